@@ -1,0 +1,187 @@
+// Package site is the vocabulary of a site and its pure decisions: which vDisk version a target gets, which streamer
+// serves it, and what it is offered at boot. It does no I/O and reads no clock.
+//
+// The heart is View, one immutable value. One goroutine builds it (Merge); everybody reads it.
+package site
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Health is what our own probes say of something.
+type Health string
+
+// The states of Health. Unknown, the zero value, is never served from.
+const (
+	Unknown Health = ""
+	Up      Health = "up"
+	Down    Health = "down"
+)
+
+// Check is the result of a probe.
+type Check struct {
+	Health Health    `json:"health"`
+	Reason string    `json:"reason,omitempty"` // why it is not up, one line
+	Since  time.Time `json:"since,omitzero"`   // when Health last changed
+}
+
+// Device is a target that the site knows.
+type Device struct {
+	MAC        MAC        `json:"mac"`
+	Name       string     `json:"name"`
+	Address    netip.Addr `json:"address,omitzero"`     // its reservation; zero: from the subnet's pool
+	Collection string     `json:"collection,omitempty"` // whose settings it takes where it has none
+	VDisk      string     `json:"vdisk,omitempty"`
+	Version    int        `json:"version,omitempty"` // 0: the newest version
+}
+
+// Collection is a named group of targets with common settings.
+type Collection struct {
+	Name    string `json:"name"`
+	VDisk   string `json:"vdisk,omitempty"`
+	Version int    `json:"version,omitempty"`
+}
+
+// VDisk is a disk image in its versions.
+type VDisk struct {
+	Name string `json:"name"`
+	// Kernel and Initrd are paths below the HTTP boot root. When they are empty the target boots the boot loader that is on the vDisk.
+	Kernel   string    `json:"kernel,omitempty"`
+	Initrd   string    `json:"initrd,omitempty"`
+	Cmdline  string    `json:"cmdline,omitempty"`
+	Versions []Version `json:"versions,omitempty"` // by rising number
+}
+
+// Version is an immutable numbered state of a vDisk.
+type Version struct {
+	Number int    `json:"number"`
+	Digest Digest `json:"digest,omitempty"`
+	// Adopted says that nobody pinned the digest: it was taken from the first replicas seen, and is kept.
+	Adopted bool `json:"adopted,omitempty"`
+}
+
+// Replica is a copy of a version on one streamer.
+type Replica struct {
+	VDisk   string `json:"vdisk"`
+	Version int    `json:"version"`
+	Digest  Digest `json:"digest"`
+	Size    int64  `json:"size"` // bytes
+}
+
+// StreamerState is what the operator wants of a streamer.
+type StreamerState string
+
+// The states of a streamer. Active is the default.
+const (
+	Active   StreamerState = "active"
+	Draining StreamerState = "draining" // takes no new logins
+)
+
+// Streamer is a node that serves vDisks over iSCSI.
+type Streamer struct {
+	Name      string           `json:"name"`
+	Site      string           `json:"site"`
+	Addresses []netip.AddrPort `json:"addresses"` // iSCSI portals, one a NIC
+	Power     float64          `json:"power"`     // relative; 1.0 is usual
+	State     StreamerState    `json:"state"`
+	Replicas  []Replica        `json:"replicas"`
+	Sessions  int              `json:"sessions"` // as it last announced
+	// Registered is false when the registry no longer names it, but our own probe says that it is up.
+	Registered bool  `json:"registered"`
+	Check      Check `json:"check"` // our own probe
+}
+
+// Holds returns its replica of a version with that digest.
+func (s Streamer) Holds(vdisk string, version int, digest Digest) (Replica, bool) {
+	i := slices.IndexFunc(s.Replicas, func(r Replica) bool {
+		return r.VDisk == vdisk && r.Version == version && r.Digest == digest && digest != ""
+	})
+	if i < 0 {
+		return Replica{}, false
+	}
+	return s.Replicas[i], true
+}
+
+// Appliance is a node that runs DHCP, TFTP, HTTP boot, the VIP and the director.
+type Appliance struct {
+	Name    string     `json:"name,omitempty"`
+	Address netip.Addr `json:"address"`
+}
+
+// Registry says where the content of a view came from.
+type Registry struct {
+	Kind      string    `json:"kind"` // embedded or consul
+	Reachable bool      `json:"reachable"`
+	Since     time.Time `json:"since,omitzero"`  // when Reachable last changed
+	Error     string    `json:"error,omitempty"` // why it is not reachable
+}
+
+// BootService is the address that targets boot from, and what our probes say of its parts.
+type BootService struct {
+	Address netip.Addr `json:"address,omitzero"` // the first VIP, or the node's own address
+	TFTP    Check      `json:"tftp"`
+	HTTP    Check      `json:"http"`
+}
+
+// View is everything that the data plane knows, as one immutable value.
+type View struct {
+	Site        string                `json:"site"`
+	Epoch       uint64                `json:"epoch"` // rises by one with each change
+	Built       time.Time             `json:"built"`
+	FromDisk    bool                  `json:"from_disk,omitempty"` // loaded at start, not confirmed by the registry since
+	Registry    Registry              `json:"registry"`
+	Boot        BootService           `json:"boot"`
+	Appliances  []Appliance           `json:"appliances"` // this one first
+	Devices     map[MAC]Device        `json:"devices"`
+	Collections map[string]Collection `json:"collections"`
+	VDisks      map[string]VDisk      `json:"vdisks"`
+	Streamers   map[string]Streamer   `json:"streamers"`
+}
+
+// LoginServers returns where a target's bootstrap asks, in order and each once: the boot address, then each appliance's own.
+func (v *View) LoginServers() []netip.Addr {
+	var servers []netip.Addr
+	add := func(a netip.Addr) {
+		if a.IsValid() && !slices.Contains(servers, a) {
+			servers = append(servers, a)
+		}
+	}
+	add(v.Boot.Address)
+	for _, a := range v.Appliances {
+		add(a.Address)
+	}
+	return servers
+}
+
+// DeviceAt returns the device that an address is reserved for.
+func (v *View) DeviceAt(addr netip.Addr) (Device, bool) {
+	for _, d := range v.Devices {
+		if d.Address.IsValid() && d.Address == addr {
+			return d, true
+		}
+	}
+	return Device{}, false
+}
+
+// SortedStreamers returns the streamers by name.
+func (v *View) SortedStreamers() []Streamer {
+	list := make([]Streamer, 0, len(v.Streamers))
+	for _, s := range v.Streamers {
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b Streamer) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+// SortedDevices returns the devices by MAC.
+func (v *View) SortedDevices() []Device {
+	list := make([]Device, 0, len(v.Devices))
+	for _, d := range v.Devices {
+		list = append(list, d)
+	}
+	slices.SortFunc(list, func(a, b Device) int { return slices.Compare(a.MAC[:], b.MAC[:]) })
+	return list
+}
