@@ -1,0 +1,121 @@
+package site
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Content is what a registry knows of a site: the wishes of the operator and what streamers announce.
+type Content struct {
+	Devices     []Device     `json:"devices"`
+	Collections []Collection `json:"collections"`
+	VDisks      []VDisk      `json:"vdisks"`
+	Streamers   []Streamer   `json:"streamers"` // Check is not set here
+}
+
+// Kind names what an object of the registry is. It is also the last folder of its key and of its API path.
+type Kind string
+
+// The kinds of objects that people and programs put into a registry.
+const (
+	KindDevice     Kind = "devices"
+	KindCollection Kind = "collections"
+	KindVDisk      Kind = "vdisks"
+	// KindStreamerState is the state that the operator wants of a streamer; its value is a JSON string, its key the streamer's name.
+	KindStreamerState Kind = "streamer-states"
+)
+
+// CheckObject returns an error that says what is wrong with an object before it enters a registry.
+// The key is the device's MAC, or the name of anything else.
+func CheckObject(kind Kind, key string, value []byte) error {
+	switch kind {
+	case KindDevice:
+		var d Device
+		if err := json.Unmarshal(value, &d); err != nil {
+			return fmt.Errorf("reading device %s: %w", key, err)
+		}
+		if d.MAC.String() != key {
+			return fmt.Errorf("device %s: its key is %s; use the MAC in lower case with colons", d.MAC, key)
+		}
+		return d.Check()
+	case KindCollection:
+		var c Collection
+		if err := json.Unmarshal(value, &c); err != nil {
+			return fmt.Errorf("reading collection %s: %w", key, err)
+		}
+		return CheckName("collection", key)
+	case KindVDisk:
+		var v VDisk
+		if err := json.Unmarshal(value, &v); err != nil {
+			return fmt.Errorf("reading vDisk %s: %w", key, err)
+		}
+		return v.Check()
+	case KindStreamerState:
+		var s StreamerState
+		if err := json.Unmarshal(value, &s); err != nil {
+			return fmt.Errorf("reading the state of streamer %s: %w", key, err)
+		}
+		if s != Active && s != Draining {
+			return fmt.Errorf("streamer %s: state %q is neither %s nor %s", key, s, Active, Draining)
+		}
+		return CheckName("streamer", key)
+	}
+	return fmt.Errorf("kind %q: use devices, collections, vdisks or streamer-states", kind)
+}
+
+// Check returns an error that says what is wrong with the device by itself.
+func (d Device) Check() error {
+	if d.MAC.IsZero() || d.MAC[0]&1 != 0 {
+		return fmt.Errorf("device %q: MAC %s is not the address of one machine", d.Name, d.MAC)
+	}
+	if d.Name != "" {
+		if err := CheckName("device", d.Name); err != nil {
+			return err
+		}
+	}
+	if d.VDisk != "" {
+		if err := CheckName("vDisk", d.VDisk); err != nil {
+			return fmt.Errorf("device %s: %w", d.MAC, err)
+		}
+	}
+	if d.Version < 0 {
+		return fmt.Errorf("device %s: version %d: use 1 or more, or leave it out for the newest", d.MAC, d.Version)
+	}
+	if d.Address.IsValid() && !d.Address.Is4() {
+		return fmt.Errorf("device %s: address %s: use an IPv4 address", d.MAC, d.Address)
+	}
+	return nil
+}
+
+// Check returns an error that says what is wrong with the vDisk by itself.
+func (v VDisk) Check() error {
+	if err := CheckName("vDisk", v.Name); err != nil {
+		return err
+	}
+	if (v.Kernel == "") != (v.Initrd == "") {
+		return fmt.Errorf("vDisk %s: give kernel and initrd, or neither", v.Name)
+	}
+	last := 0
+	for _, ver := range v.Versions {
+		if ver.Number <= last {
+			return fmt.Errorf("vDisk %s: version %d: number versions from 1, rising", v.Name, ver.Number)
+		}
+		last = ver.Number
+		if ver.Digest == "" {
+			continue
+		}
+		if _, err := ParseDigest(string(ver.Digest)); err != nil {
+			return fmt.Errorf("vDisk %s version %d: %w", v.Name, ver.Number, err)
+		}
+	}
+	return nil
+}
+
+// Event is a step of a target's boot, or a change that somebody will ask about later. Rooms send events; appliance keeps them.
+type Event struct {
+	At     time.Time `json:"at"`
+	MAC    MAC       `json:"mac,omitzero"` // zero: not of one target
+	What   string    `json:"what"`         // a word: discover, offer, ack, tftp, http, login, failover, …
+	Detail string    `json:"detail,omitempty"`
+}
