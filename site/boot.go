@@ -1,0 +1,147 @@
+package site
+
+import (
+	"net/netip"
+	"net/url"
+	"strconv"
+)
+
+// Arch is a client's system architecture type (DHCP option 93, RFC 4578 §2.1 and IANA's registry).
+type Arch uint16
+
+// The architectures that we have boot files for, and those that clients also use for them.
+const (
+	ArchBIOS     Arch = 0
+	ArchX64      Arch = 7 // EFI byte code by the registry; every firmware uses it for x64
+	ArchX64Alt   Arch = 9 // x64 by the registry
+	ArchARM64    Arch = 11
+	ArchHTTPX64  Arch = 16 // UEFI HTTP boot, x64
+	ArchHTTPBIOS Arch = 20
+)
+
+// Client is what kind of program asks.
+type Client string
+
+// The kinds of clients.
+const (
+	ClientOther Client = ""     // asks for an address only
+	ClientPXE   Client = "pxe"  // a firmware's PXE ROM (vendor class PXEClient)
+	ClientHTTP  Client = "http" // UEFI HTTP boot (vendor class HTTPClient)
+	ClientIPXE  Client = "ipxe" // iPXE (user class iPXE)
+)
+
+// BootRequest is what the boot decision needs of a DHCP message.
+type BootRequest struct {
+	MAC    MAC
+	Client Client
+	Arch   Arch
+}
+
+// Offer is the boot part of a DHCP answer.
+type Offer struct {
+	Assignment Assignment `json:"assignment"`
+	Server     netip.Addr `json:"server,omitzero"`    // siaddr, option 66
+	File       string     `json:"file,omitempty"`     // a TFTP path, or a URL for HTTP clients
+	Streamer   string     `json:"streamer,omitempty"` // who would serve it now; the login decides
+}
+
+// The names of boot files, below the TFTP and HTTP roots.
+const (
+	FileBIOS      = "undionly.kpxe"
+	FileX64       = "snponly.efi"
+	FileBootstrap = "bootstrap.ipxe"
+)
+
+// Boot decides whether a target is told where to boot from. It is only if its whole chain is good: the boot file's service
+// is up by our own probe, and at least one healthy streamer of the site holds its vDisk version. On any Reason but Offered the
+// target gets its address without boot options.
+func Boot(v *View, q BootRequest) (Offer, Reason) {
+	if q.Client == ClientOther {
+		return Offer{}, NotABootClient
+	}
+	a, reason := Assign(v, q.MAC)
+	o := Offer{Assignment: a}
+	if reason != Offered {
+		return o, reason
+	}
+	s, reason := Pick(v, a.login())
+	if reason != Picked {
+		return o, reason
+	}
+	o.Streamer = s.Name
+	if !v.Boot.Address.IsValid() {
+		return o, NoBootAddress
+	}
+	file, reason := bootFile(v, q)
+	if reason != Offered {
+		return o, reason
+	}
+	o.Server, o.File = v.Boot.Address, file
+	return o, Offered
+}
+
+func (a Assignment) login() Login {
+	return Login{MAC: a.Device.MAC, VDisk: a.VDisk.Name, Version: a.Version.Number, Digest: a.Version.Digest}
+}
+
+// bootFile walks the stages: firmware loads iPXE, iPXE loads the bootstrap, and the bootstrap asks for the target's script over HTTP.
+func bootFile(v *View, q BootRequest) (string, Reason) {
+	if v.Boot.HTTP.Health != Up {
+		return "", HTTPDown // every path ends with the script over HTTP
+	}
+	if q.Client != ClientHTTP && v.Boot.TFTP.Health != Up {
+		return "", TFTPDown
+	}
+	switch {
+	case q.Client == ClientIPXE:
+		return FileBootstrap, Offered
+	case q.Client == ClientPXE && q.Arch == ArchBIOS:
+		return FileBIOS, Offered
+	case q.Client == ClientPXE && (q.Arch == ArchX64 || q.Arch == ArchX64Alt):
+		return FileX64, Offered
+	case q.Client == ClientHTTP && q.Arch == ArchHTTPX64:
+		u := url.URL{Scheme: "http", Host: v.Boot.Address.String(), Path: "/" + FileX64}
+		return u.String(), Offered
+	}
+	return "", UnsupportedArch
+}
+
+// Admit decides whether a login that arrives at the director is allowed, and returns what Pick must look for. A device may log in
+// to any version of its own vDisk, so that one that booted an older version finds it again after a failover.
+func Admit(v *View, initiator, target string) (Login, Reason) {
+	mac, err := ParseInitiatorName(initiator)
+	if err != nil {
+		return Login{}, MalformedInitiator
+	}
+	t, err := ParseTargetName(target)
+	if err != nil {
+		return Login{MAC: mac}, MalformedTarget
+	}
+	l := Login{MAC: mac, VDisk: t.VDisk, Version: t.Version, Digest: Digest(t.Digest)}
+	if t.Site != v.Site {
+		return l, OtherSite
+	}
+	d, ok := v.Devices[mac]
+	if !ok {
+		return l, UnknownDevice
+	}
+	own := d.VDisk
+	if own == "" {
+		own = v.Collections[d.Collection].VDisk
+	}
+	if own != t.VDisk {
+		return l, NotItsVDisk
+	}
+	return l, Picked
+}
+
+// Describe returns the assignment as "debian version 1 (0123456789abcdef)".
+func (a Assignment) Describe() string {
+	if a.VDisk.Name == "" {
+		return "no vDisk"
+	}
+	if a.Version.Number == 0 {
+		return a.VDisk.Name
+	}
+	return a.VDisk.Name + " version " + strconv.Itoa(a.Version.Number) + " (" + a.Version.Digest.Short() + ")"
+}

@@ -1,0 +1,186 @@
+package site
+
+import (
+	"hash/fnv"
+	"slices"
+)
+
+// Reason says why a decision came out as it did. The same value stands in tests, metrics, logs and `everboot explain`.
+type Reason string
+
+// The reasons of Boot and Pick.
+const (
+	Offered            Reason = "offered"             // Boot: the whole chain is good
+	Picked             Reason = "picked"              // Pick: a streamer was found
+	NotABootClient     Reason = "not-a-boot-client"   // asks for an address only
+	UnknownDevice      Reason = "unknown-device"      // the site has no device with this MAC
+	NoVDisk            Reason = "no-vdisk"            // neither the device nor its collection names a vDisk
+	UnknownVDisk       Reason = "unknown-vdisk"       // the vDisk named is not in the registry and no streamer announces it
+	UnknownVersion     Reason = "unknown-version"     // the version named does not exist, or nobody knows its digest
+	NoReplica          Reason = "no-replica"          // no streamer of the site announces the version
+	DigestDiffers      Reason = "digest-differs"      // streamers hold the version, but none with its digest
+	NoHealthyStreamer  Reason = "no-healthy-streamer" // streamers hold it, but none is up by our own probe
+	AllDraining        Reason = "all-draining"        // the streamers that hold it and are up take no new logins
+	TFTPDown           Reason = "tftp-down"           // the TFTP probe of the boot address fails
+	HTTPDown           Reason = "http-down"           // the HTTP probe of the boot address fails
+	UnsupportedArch    Reason = "unsupported-arch"    // no boot file for the client's architecture
+	NoBootAddress      Reason = "no-boot-address"     // neither a VIP nor an address of the node is known
+	OtherSite          Reason = "other-site"          // the target name belongs to another site
+	NotItsVDisk        Reason = "not-its-vdisk"       // the device asks for a vDisk that is not its own
+	MalformedInitiator Reason = "malformed-initiator" // the InitiatorName does not name a device
+	MalformedTarget    Reason = "malformed-target"    // the TargetName does not name a vDisk version
+)
+
+var reasonText = map[Reason]string{
+	Offered:            "the whole chain is good",
+	Picked:             "a streamer was found",
+	NotABootClient:     "it asks for an address only, not for a boot file",
+	UnknownDevice:      "the site has no device with this MAC; add it with `everboot device set` or a [[device]] in appliance.toml",
+	NoVDisk:            "neither the device nor its collection names a vDisk",
+	UnknownVDisk:       "its vDisk is not in the registry and no streamer announces it",
+	UnknownVersion:     "the version that it should get does not exist or has no known digest",
+	NoReplica:          "no streamer of the site holds its vDisk version",
+	DigestDiffers:      "streamers hold its vDisk version, but none with the version's digest",
+	NoHealthyStreamer:  "streamers hold its vDisk version, but none of them is up",
+	AllDraining:        "every healthy streamer that holds its vDisk version is draining",
+	TFTPDown:           "TFTP at the boot address does not answer our probe",
+	HTTPDown:           "HTTP at the boot address does not answer our probe",
+	UnsupportedArch:    "there is no boot file for its architecture (DHCP option 93)",
+	NoBootAddress:      "the appliance has no address to boot from",
+	OtherSite:          "the target name belongs to another site",
+	NotItsVDisk:        "it asks for a vDisk that is not its own",
+	MalformedInitiator: "its InitiatorName does not name a device of everboot",
+	MalformedTarget:    "its TargetName does not name a vDisk version of everboot",
+}
+
+// Text returns the reason as a sentence without a full stop.
+func (r Reason) Text() string { return reasonText[r] }
+
+// Assignment is what a device is to boot.
+type Assignment struct {
+	Device  Device  `json:"device"`
+	VDisk   VDisk   `json:"vdisk"`
+	Version Version `json:"version"`
+}
+
+// Assign returns the vDisk version that a device gets at its next boot: its own wish before its collection's, the newest version
+// with a digest unless one is named. The Reason is Offered on success.
+func Assign(v *View, mac MAC) (Assignment, Reason) {
+	d, ok := v.Devices[mac]
+	if !ok {
+		return Assignment{}, UnknownDevice
+	}
+	a := Assignment{Device: d}
+	name, number := d.VDisk, d.Version
+	if name == "" {
+		c := v.Collections[d.Collection]
+		name, number = c.VDisk, c.Version
+	}
+	if name == "" {
+		return a, NoVDisk
+	}
+	if a.VDisk, ok = v.VDisks[name]; !ok {
+		a.VDisk.Name = name
+		return a, UnknownVDisk
+	}
+	for _, ver := range slices.Backward(a.VDisk.Versions) {
+		if ver.Digest != "" && (number == 0 || ver.Number == number) {
+			a.Version = ver
+			return a, Offered
+		}
+	}
+	return a, UnknownVersion
+}
+
+// Login is what the director asks of Pick.
+type Login struct {
+	MAC     MAC
+	VDisk   string
+	Version int
+	// Digest may be a full digest or the short form of a target name. Only replicas with it are ever picked.
+	Digest Digest
+	// Tried streamers have failed this login already.
+	Tried []string
+	// Extra sessions a streamer was given since it announced its count.
+	Extra map[string]int
+}
+
+// Pick returns the streamer for a login: of the same site, up by our own probe, active, with a replica of that very
+// digest, and of these the one with the least sessions per power. Ties go by rendezvous hash of device and streamer, so that
+// equal streamers share targets evenly and a target finds the same one again.
+func Pick(v *View, l Login) (Streamer, Reason) {
+	best, reason := Streamer{}, NoReplica
+	for _, s := range v.SortedStreamers() {
+		r := eligible(v, s, l)
+		switch {
+		case r != Picked:
+			reason = nearer(reason, r)
+		case reason != Picked || lessBusy(s, best, l):
+			best, reason = s, Picked
+		}
+	}
+	return best, reason
+}
+
+func eligible(v *View, s Streamer, l Login) Reason {
+	holds := NoReplica
+	for _, r := range s.Replicas {
+		if r.VDisk != l.VDisk || r.Version != l.Version {
+			continue
+		}
+		holds = DigestDiffers
+		if l.Digest != "" && (r.Digest == l.Digest || r.Digest.Short() == string(l.Digest)) {
+			holds = Picked
+			break
+		}
+	}
+	switch {
+	case s.Site != v.Site:
+		return NoReplica
+	case holds != Picked:
+		return holds
+	case s.Check.Health != Up || len(s.Addresses) == 0 || slices.Contains(l.Tried, s.Name):
+		return NoHealthyStreamer
+	case s.State == Draining:
+		return AllDraining
+	}
+	return Picked
+}
+
+// nearer returns the reason that came closer to success, which is the one that helps.
+func nearer(a, b Reason) Reason {
+	order := []Reason{NoReplica, DigestDiffers, NoHealthyStreamer, AllDraining, Picked}
+	if slices.Index(order, b) > slices.Index(order, a) {
+		return b
+	}
+	return a
+}
+
+func lessBusy(a, b Streamer, l Login) bool {
+	la, lb := a.load(l.Extra), b.load(l.Extra)
+	if la != lb {
+		return la < lb
+	}
+	return rendezvous(l.MAC, a.Name) > rendezvous(l.MAC, b.Name)
+}
+
+// load is the count of sessions per power.
+func (s Streamer) load(extra map[string]int) float64 {
+	power := s.Power
+	if power <= 0 {
+		power = 1
+	}
+	return float64(s.Sessions+extra[s.Name]) / power
+}
+
+// rendezvous is the weight of a streamer for a device (highest random weight hashing, Thaler and Ravishankar 1998).
+func rendezvous(m MAC, streamer string) uint64 {
+	h := fnv.New64a()
+	h.Write(m[:])
+	h.Write([]byte(streamer))
+	// FNV's high bits move little with the last bytes; a finalizer (splitmix64) spreads them.
+	x := h.Sum64()
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
