@@ -1,0 +1,263 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Segment is an Ethernet: a bridge in a namespace of its own. It does not speak (no spanning tree, no IPv6, no multicast
+// snooping) and forwards from the first moment.
+type Segment struct {
+	lab   *Lab
+	name  string
+	space *space
+	ports int // guarded by lab.mu
+	pcap  *capture
+}
+
+const bridgeName = "br0"
+
+// Segment makes an Ethernet.
+func (l *Lab) Segment(name string) *Segment {
+	s := &Segment{lab: l, name: name, space: l.space("segment " + name)}
+	err := s.space.sysctl(map[string]string{
+		"ipv6/conf/all/disable_ipv6":     "1",
+		"ipv6/conf/default/disable_ipv6": "1",
+	})
+	if err == nil {
+		err = s.space.do(addBridge)
+	}
+	if err != nil {
+		l.fail(fmt.Errorf("making segment %s: %w", name, err))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.segments = append(l.segments, s)
+	return s
+}
+
+// addBridge makes the bridge in the namespace of the calling thread.
+func addBridge() error {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(bridgeName)))
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+	data.AddRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(0))
+	data.AddRtAttr(nl.IFLA_BR_STP_STATE, nl.Uint32Attr(0))
+	data.AddRtAttr(nl.IFLA_BR_MCAST_SNOOPING, []byte{0})
+	req.AddData(info)
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return fmt.Errorf("adding the bridge: %w", err)
+	}
+	br, err := netlink.LinkByName(bridgeName)
+	if err != nil {
+		return fmt.Errorf("finding the bridge: %w", err)
+	}
+	if err := netlink.LinkSetUp(br); err != nil {
+		return fmt.Errorf("setting the bridge up: %w", err)
+	}
+	return nil
+}
+
+// Name is the name that the segment was made with.
+func (s *Segment) Name() string { return s.name }
+
+func (s *Segment) close() { s.stopCapture() }
+
+// Cable joins one interface of a host or machine to a segment.
+type Cable struct {
+	segment  *Segment
+	port     string // the bridge's end
+	iface    string // the host's end
+	mac      net.HardwareAddr
+	machine  *Machine // nil for a host's cable
+	prefixes []string // the addresses that Join gave
+
+	silent, cut bool // guarded by lab.mu
+}
+
+// Join lays a cable from the host to the segment. The host's end is eth0, or the next free number; it is up, has the addresses
+// (such as "198.18.0.2/24"; IPv6 is used without duplicate address detection) and a MAC that depends on host and number alone.
+func (h *Host) Join(s *Segment, prefixes ...string) *Cable {
+	h.lab.mu.Lock()
+	number := len(h.cables)
+	port := s.newPort(h.name)
+	h.lab.mu.Unlock()
+	c := &Cable{segment: s, port: port, iface: fmt.Sprintf("eth%d", number), mac: macOf(h.name, number), prefixes: prefixes}
+	if err := c.lay(h); err != nil {
+		h.lab.fail(fmt.Errorf("joining %s to segment %s: %w", h.name, s.name, err))
+	}
+	h.lab.mu.Lock()
+	defer h.lab.mu.Unlock()
+	h.cables = append(h.cables, c)
+	return c
+}
+
+// newPort names the bridge's end of a cable so that a person recognises it. The lab's lock is held.
+func (s *Segment) newPort(name string) string {
+	s.ports++
+	suffix := fmt.Sprintf(".%d", s.ports)
+	return name[:min(len(name), unix.IFNAMSIZ-1-len(suffix))] + suffix
+}
+
+// macOf makes a locally administered address: equal names give equal captures.
+func macOf(host string, number int) net.HardwareAddr {
+	sum := fnv.New32a()
+	fmt.Fprintf(sum, "%s/%d", host, number)
+	return append(net.HardwareAddr{0x02, 0xeb}, sum.Sum(nil)...)
+}
+
+func (c *Cable) lay(h *Host) error {
+	err := c.segment.space.do(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = c.port
+		veth := netlink.NewVeth(attrs)
+		veth.PeerName, veth.PeerHardwareAddr = c.iface, c.mac
+		veth.PeerNamespace = netlink.NsFd(h.space.file.Fd())
+		if err := netlink.LinkAdd(veth); err != nil {
+			return fmt.Errorf("adding veth %s: %w", c.port, err)
+		}
+		if !h.lab.options.Offload {
+			if err := trueFrames(c.port); err != nil {
+				return err
+			}
+		}
+		return plug(c.port)
+	})
+	if err != nil {
+		return err
+	}
+	return h.space.do(func() error {
+		if !h.lab.options.Offload {
+			if err := trueFrames(c.iface); err != nil {
+				return err
+			}
+		}
+		return configure(c.iface, c.prefixes)
+	})
+}
+
+// plug makes an interface a port of the bridge and sets it up.
+func plug(port string) error {
+	link, err := netlink.LinkByName(port)
+	if err != nil {
+		return fmt.Errorf("finding %s: %w", port, err)
+	}
+	br, err := netlink.LinkByName(bridgeName)
+	if err != nil {
+		return fmt.Errorf("finding the bridge: %w", err)
+	}
+	if err := netlink.LinkSetMaster(link, br); err != nil {
+		return fmt.Errorf("plugging %s into the bridge: %w", port, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("setting %s up: %w", port, err)
+	}
+	return nil
+}
+
+// configure sets an interface up, with addresses, in the namespace of the calling thread.
+func configure(iface string, prefixes []string) error {
+	link, err := netlink.LinkByName(iface)
+	if err != nil {
+		return fmt.Errorf("finding %s: %w", iface, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("setting %s up: %w", iface, err)
+	}
+	for _, text := range prefixes {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return fmt.Errorf("reading address %q: %w", text, err)
+		}
+		addr := &netlink.Addr{IPNet: ipNet(prefix)}
+		if prefix.Addr().Is6() {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		if err := netlink.AddrAdd(link, addr); err != nil {
+			return fmt.Errorf("adding %s to %s: %w", prefix, iface, err)
+		}
+	}
+	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// MAC is the address of the host's end.
+func (c *Cable) MAC() net.HardwareAddr { return c.mac }
+
+// Interface is the name of the host's end.
+func (c *Cable) Interface() string { return c.iface }
+
+// Cut cuts the cable: both ends lose their carrier.
+func (c *Cable) Cut() { c.change("cutting", func() { c.cut = true }) }
+
+// Mend undoes Cut.
+func (c *Cable) Mend() { c.change("mending", func() { c.cut = false }) }
+
+// Silence drops every frame, both ways, while the carrier stays: the death that no end can see. Silence(false) undoes it.
+func (c *Cable) Silence(on bool) { c.change("silencing", func() { c.silent = on }) }
+
+func (c *Cable) change(doing string, set func()) {
+	l := c.segment.lab
+	l.mu.Lock()
+	set()
+	cut, silent := c.cut, c.silent
+	err := c.segment.space.do(func() error { return setPort(c.port, cut, silent) })
+	l.mu.Unlock()
+	if err == nil && c.machine != nil {
+		err = c.machine.setLink(!cut)
+	}
+	if err != nil {
+		l.fail(fmt.Errorf("%s cable %s of segment %s: %w", doing, c.port, c.segment.name, err))
+	}
+	l.log.Debug("cable changed", "segment", c.segment.name, "port", c.port, "cut", cut, "silent", silent)
+}
+
+func setPort(port string, cut, silent bool) error {
+	link, err := netlink.LinkByName(port)
+	if err != nil {
+		return fmt.Errorf("finding %s: %w", port, err)
+	}
+	if cut {
+		return netlink.LinkSetDown(link)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return err
+	}
+	state := byte(3) // BR_STATE_FORWARDING
+	if silent {
+		state = 0 // BR_STATE_DISABLED
+	}
+	err = setPortState(link.Attrs().Index, state)
+	if errors.Is(err, unix.ENETDOWN) && !silent {
+		return nil // the other end is down: the bridge forwards by itself as soon as it is up
+	}
+	return err
+}
+
+// setPortState sets the spanning-tree state of a bridge port, which a bridge without spanning tree leaves to us.
+func setPortState(index int, state byte) error {
+	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	info := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
+	info.AddRtAttr(nl.IFLA_BRPORT_STATE, []byte{state})
+	req.AddData(info)
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return fmt.Errorf("setting the state of a bridge port: %w", err)
+	}
+	return nil
+}
