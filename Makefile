@@ -1,0 +1,65 @@
+# everboot: `make` alone lists what there is.
+SHELL := /bin/bash
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+BUILD := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: build
+build: ## build bin/everboot, one static binary
+	@mkdir -p bin
+	$(BUILD) -o bin/everboot ./cmd/everboot
+
+.PHONY: deps
+deps: ## install the Debian packages that tests and demo need (as root), or print the line to run
+	@internal/lab/deps.sh
+
+.PHONY: consul
+consul: ## build a real Consul agent for the tests (7 minutes the first time on 2 cores)
+	@internal/lab/consul/build.sh
+
+.PHONY: vdisk
+vdisk: build ## build the Debian vDisk of the demo and the tests (3 minutes the first time)
+	@go run ./internal/lab/vdisk
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck with all checks, go mod tidy
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt these: $$out"; exit 1; }
+	go vet ./...
+	go tool staticcheck -checks all,-ST1000 ./...
+	go mod tidy -diff
+
+.PHONY: unit
+unit: ## the rings that need neither root nor packages, with the race detector
+	go test -race ./...
+
+.PHONY: test
+test: deps lint consul vdisk ## everything: lint, unit rings, lab, machines (RACE=1: the lab's too under the race detector)
+	go test -race ./...
+	EVERBOOT_LAB=1 go test -count=1 -p 1 -timeout 25m $(if $(RACE),-race) ./...
+
+.PHONY: demo
+demo: deps vdisk ## play the main job: boot a real Debian, kill its streamer, then its appliance (KEEP=1 leaves it running)
+	@go run ./internal/lab/demo $(if $(KEEP),-keep)
+
+.PHONY: bench
+bench: ## benchmarks of the pure parts
+	go test -run '^$$' -bench . -benchmem ./...
+
+FUZZTIME ?= 60s
+.PHONY: fuzz
+fuzz: ## fuzz every parser of what comes from the wire, FUZZTIME (60s) each
+	@set -e; for p in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$p | grep ^Fuzz); do echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
+
+.PHONY: cover
+cover: ## coverage of the unit rings, as build/cover.html
+	@mkdir -p build
+	go test -coverprofile build/cover.out ./...
+	go tool cover -html build/cover.out -o build/cover.html
+
+.PHONY: clean
+clean: ## remove bin and build
+	rm -rf bin build

@@ -1,0 +1,191 @@
+package appliance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"everboot/site"
+)
+
+// builder is the one goroutine that makes site views. Everybody else reads the current one through View.
+type builder struct {
+	path    string // where the view is kept on disk
+	log     *slog.Logger
+	now     func() time.Time
+	current atomic.Pointer[site.View]
+	inbox   chan func(*sources)
+	changed []func(*site.View) // called by the builder's goroutine after each change, in order; they must not block
+	failing bool               // the last save failed; logged once
+}
+
+// sources is what views are made of. Only the builder's goroutine touches it.
+type sources struct {
+	content  *site.Content // nil: the registry has not spoken since the start
+	registry site.Registry
+	seen     site.Observed
+}
+
+// newBuilder loads the view of last time, so that targets are served before the registry has said a word. A saved view that cannot be read is
+// put aside and named in the log: it must not keep an appliance from starting.
+func newBuilder(c *Config, seen site.Observed, log *slog.Logger, now func() time.Time) (*builder, error) {
+	b := &builder{path: filepath.Join(c.State, "view.json"), log: log, now: now, inbox: make(chan func(*sources), 64)}
+	view := site.Empty(c.Site, c.Registry.Kind)
+	saved, err := loadView(b.path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		aside := b.path + ".broken"
+		log.Warn("the saved view cannot be read; starting without it", "error", err, "kept_as", aside)
+		if err := os.Rename(b.path, aside); err != nil {
+			return nil, fmt.Errorf("putting the broken view aside: %w", err)
+		}
+	case saved.Site != c.Site:
+		log.Warn("the saved view is of another site; starting without it", "saved", saved.Site, "configured", c.Site)
+	default:
+		view = saved
+		view.FromDisk = true
+	}
+	view.Registry = site.Registry{Kind: c.Registry.Kind, Since: now()}
+	view.Boot, view.Appliances = seen.Boot, seen.Appliances
+	for name, s := range view.Streamers {
+		s.Check = site.Check{} // a probe of last time says nothing of now
+		view.Streamers[name] = s
+	}
+	b.current.Store(view)
+	return b, nil
+}
+
+// View returns the current site view. It never blocks and never returns nil.
+func (b *builder) View() *site.View { return b.current.Load() }
+
+// Run builds views until ctx ends.
+func (b *builder) Run(ctx context.Context, seen site.Observed) error {
+	src := &sources{registry: b.View().Registry, seen: seen}
+	if src.seen.Streamers == nil {
+		src.seen.Streamers = map[string]site.Check{}
+	}
+	b.rebuild(src)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case change := <-b.inbox:
+			change(src)
+			for drained := false; !drained; { // one view for a burst of changes
+				select {
+				case change := <-b.inbox:
+					change(src)
+				default:
+					drained = true
+				}
+			}
+			b.rebuild(src)
+		}
+	}
+}
+
+// tell hands a change to the builder. It is dropped only when ctx has ended.
+func (b *builder) tell(ctx context.Context, change func(*sources)) {
+	select {
+	case b.inbox <- change:
+	case <-ctx.Done():
+	}
+}
+
+// registryChanged is what the registry's Run calls.
+func (b *builder) registryChanged(ctx context.Context, c site.Content, r site.Registry) {
+	b.tell(ctx, func(s *sources) {
+		if r.Reachable {
+			s.content = &c
+		}
+		if r.Reachable == s.registry.Reachable {
+			r.Since = s.registry.Since
+		} else {
+			r.Since = b.now()
+		}
+		s.registry = r
+	})
+}
+
+// probed is what the health runner calls on each change of a check.
+func (b *builder) probed(ctx context.Context, name string, c site.Check) {
+	b.tell(ctx, func(s *sources) {
+		switch name {
+		case checkBootTFTP:
+			s.seen.Boot.TFTP = c
+		case checkBootHTTP:
+			s.seen.Boot.HTTP = c
+		default:
+			if streamer, ok := streamerOfCheck(name); ok {
+				s.seen.Streamers = maps.Clone(s.seen.Streamers)
+				s.seen.Streamers[streamer] = c
+			}
+		}
+	})
+}
+
+func (b *builder) rebuild(s *sources) {
+	prev := b.View()
+	next := site.Merge(prev, s.content, s.registry, s.seen, b.now())
+	if same(prev, next) {
+		return
+	}
+	b.current.Store(next)
+	for _, f := range b.changed {
+		f(next)
+	}
+	b.save(next)
+}
+
+// same compares two views but for their epoch and time.
+func same(a, b *site.View) bool {
+	x, y := *a, *b
+	x.Epoch, y.Epoch, x.Built, y.Built = 0, 0, time.Time{}, time.Time{}
+	return reflect.DeepEqual(x, y)
+}
+
+func (b *builder) save(v *site.View) {
+	err := saveView(b.path, v)
+	if (err != nil) != b.failing {
+		b.failing = err != nil
+		if err != nil {
+			b.log.Error("the view cannot be saved; a restart without the registry would not know this site", "error", err)
+		} else {
+			b.log.Info("the view is saved again", "path", b.path)
+		}
+	}
+}
+
+func loadView(path string) (*site.View, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	v := new(site.View)
+	if err := json.Unmarshal(text, v); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if v.Site == "" {
+		return nil, fmt.Errorf("reading %s: it names no site", path)
+	}
+	return v, nil
+}
+
+func saveView(path string, v *site.View) error {
+	text, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(path, text, 0o600)
+}

@@ -1,0 +1,223 @@
+// Package appliance joins the rooms into the two programs that run: an appliance (guard and worker) and a streamer's agent. It
+// reads their configuration, owns their life cycle, and builds the site view that everybody else reads.
+package appliance
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"everboot/site"
+)
+
+// Config is appliance.toml. Everything that has a default may be left out.
+type Config struct {
+	Node      string         `toml:"node"`
+	Site      string         `toml:"site"`
+	Interface string         `toml:"interface"`
+	State     string         `toml:"state"` // folder for the view, leases and the embedded registry
+	Registry  RegistryConfig `toml:"registry"`
+	Peers     PeersConfig    `toml:"peers"`
+	VIP       VIPConfig      `toml:"vip"`
+	DHCP      DHCPConfig     `toml:"dhcp"`
+	TFTP      TFTPConfig     `toml:"tftp"`
+	HTTP      HTTPConfig     `toml:"http"`
+	Director  DirectorConfig `toml:"director"`
+	API       APIConfig      `toml:"api"`
+
+	Devices     []DeviceConfig     `toml:"device"`
+	Collections []CollectionConfig `toml:"collection"`
+	VDisks      []VDiskConfig      `toml:"vdisk"`
+
+	path string
+}
+
+// RegistryConfig says where the site's devices and streamers are written down.
+type RegistryConfig struct {
+	Kind      string   `toml:"kind"`      // embedded or consul
+	Address   string   `toml:"address"`   // consul: host:port
+	Addresses []string `toml:"addresses"` // embedded, streamers only: every appliance's API
+	Token     Secret   `toml:"token"`
+}
+
+// PeersConfig names the other appliances of the site.
+type PeersConfig struct {
+	Addresses []netip.Addr `toml:"addresses"`
+	Key       Secret       `toml:"key"`
+}
+
+// VIPConfig is the floating address. No addresses: no VIP.
+type VIPConfig struct {
+	Addresses      []netip.Prefix `toml:"addresses"`
+	VRID           int            `toml:"vrid"`
+	Priority       int            `toml:"priority"`
+	AdvertInterval Duration       `toml:"advert_interval"`
+	Preempt        bool           `toml:"preempt"`
+}
+
+// DHCPConfig is the DHCP server.
+type DHCPConfig struct {
+	Mode    string         `toml:"mode"` // server or off; server is the default where there is a subnet
+	Subnets []SubnetConfig `toml:"subnet"`
+}
+
+// SubnetConfig is one subnet that DHCP serves.
+type SubnetConfig struct {
+	Network netip.Prefix `toml:"network"`
+	Range   AddrRange    `toml:"range"`
+	Router  netip.Addr   `toml:"router"`
+	DNS     []netip.Addr `toml:"dns"`
+	Lease   Duration     `toml:"lease"`
+}
+
+// TFTPConfig is the TFTP server and the files that HTTP boot serves too.
+type TFTPConfig struct {
+	Enabled bool   `toml:"enabled"`
+	Listen  string `toml:"listen"`
+	Root    string `toml:"root"` // files served beside the built-in ones; wins over them
+	IPXE    string `toml:"ipxe"` // folder of iPXE's binaries
+}
+
+// HTTPConfig is the HTTP boot server.
+type HTTPConfig struct {
+	Enabled bool   `toml:"enabled"`
+	Listen  string `toml:"listen"`
+}
+
+// DirectorConfig is the part that takes iSCSI logins.
+type DirectorConfig struct {
+	Enabled  bool   `toml:"enabled"`
+	Listen   string `toml:"listen"`
+	Redirect bool   `toml:"redirect"`
+}
+
+// APIConfig is the console, the API, /metrics and /healthz.
+type APIConfig struct {
+	Listen string `toml:"listen"`
+	Token  Secret `toml:"token"`
+}
+
+// DeviceConfig is a device written down in the configuration file (embedded registry).
+type DeviceConfig struct {
+	MAC        site.MAC   `toml:"mac"`
+	Name       string     `toml:"name"`
+	Address    netip.Addr `toml:"address"`
+	Collection string     `toml:"collection"`
+	VDisk      string     `toml:"vdisk"`
+	Version    int        `toml:"version"`
+}
+
+// CollectionConfig is a collection written down in the configuration file.
+type CollectionConfig struct {
+	Name    string `toml:"name"`
+	VDisk   string `toml:"vdisk"`
+	Version int    `toml:"version"`
+}
+
+// VDiskConfig is a vDisk written down in the configuration file.
+type VDiskConfig struct {
+	Name     string          `toml:"name"`
+	Kernel   string          `toml:"kernel"`
+	Initrd   string          `toml:"initrd"`
+	Cmdline  string          `toml:"cmdline"`
+	Versions []VersionConfig `toml:"version"`
+}
+
+// VersionConfig pins a version's digest.
+type VersionConfig struct {
+	Number int         `toml:"number"`
+	Digest site.Digest `toml:"digest"`
+}
+
+// defaultConfig returns what a file may leave out.
+func defaultConfig() Config {
+	return Config{
+		Site: "default", State: "/var/lib/everboot",
+		Registry: RegistryConfig{Kind: "embedded", Address: "127.0.0.1:8500"},
+		VIP:      VIPConfig{VRID: 51, Priority: 100, AdvertInterval: Duration(100 * time.Millisecond)},
+		TFTP:     TFTPConfig{Enabled: true, Listen: ":69", IPXE: "/usr/lib/ipxe"},
+		HTTP:     HTTPConfig{Enabled: true, Listen: ":80"},
+		Director: DirectorConfig{Enabled: true, Listen: ":3260"},
+		API:      APIConfig{Listen: "127.0.0.1:8667"},
+	}
+}
+
+// Load reads an appliance's configuration and checks it by itself, without a look at the host.
+func Load(path string) (*Config, error) {
+	c := defaultConfig()
+	c.path = path
+	if err := decode(path, &c); err != nil {
+		return nil, err
+	}
+	if c.DHCP.Mode == "" {
+		c.DHCP.Mode = "off"
+		if len(c.DHCP.Subnets) > 0 {
+			c.DHCP.Mode = "server"
+		}
+	}
+	for i := range c.DHCP.Subnets {
+		if c.DHCP.Subnets[i].Lease == 0 {
+			c.DHCP.Subnets[i].Lease = Duration(time.Hour)
+		}
+	}
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &c, nil
+}
+
+// decode reads a TOML file strictly: an unknown key or a wrong type is an error that names file, line and key.
+func decode(path string, into any) error {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s does not exist; name the configuration with --config", path)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the configuration: %w", err)
+	}
+	err = toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(into)
+	var unknown *toml.StrictMissingError
+	if errors.As(err, &unknown) {
+		first := unknown.Errors[0]
+		line, _ := first.Position()
+		return fmt.Errorf("%s:%d: unknown key %q; see docs/configuration.md", path, line, strings.Join(first.Key(), "."))
+	}
+	var wrong *toml.DecodeError
+	if errors.As(err, &wrong) {
+		line, _ := wrong.Position()
+		what := strings.TrimPrefix(wrong.Error(), "toml: ")
+		if key := strings.Join(wrong.Key(), "."); key != "" {
+			what = key + ": " + what
+		}
+		return fmt.Errorf("%s:%d: %s", path, line, what)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// Content returns the site as far as the file itself writes it down.
+func (c *Config) Content() site.Content {
+	var content site.Content
+	for _, d := range c.Devices {
+		content.Devices = append(content.Devices, site.Device(d))
+	}
+	for _, col := range c.Collections {
+		content.Collections = append(content.Collections, site.Collection(col))
+	}
+	for _, v := range c.VDisks {
+		vdisk := site.VDisk{Name: v.Name, Kernel: v.Kernel, Initrd: v.Initrd, Cmdline: v.Cmdline}
+		for _, ver := range v.Versions {
+			vdisk.Versions = append(vdisk.Versions, site.Version{Number: ver.Number, Digest: ver.Digest})
+		}
+		content.VDisks = append(content.VDisks, vdisk)
+	}
+	return content
+}

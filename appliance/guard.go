@@ -1,0 +1,121 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+const (
+	// stopTime is what a worker has to say goodbye: it is longer than any of its rooms takes.
+	stopTime = 10 * time.Second
+	// restartMin and restartMax pace the restarts of a worker that dies again and again.
+	restartMin = 100 * time.Millisecond
+	restartMax = 5 * time.Second
+	// restartCalm is how long a worker must have lived for the pace to start anew.
+	restartCalm = time.Minute
+)
+
+// Guard is the process that `everboot appliance` starts as. It holds no state of the site and answers nobody; it starts the worker
+// again when it dies, and takes the node's addresses away in between, so that two hosts never answer for one address.
+type Guard struct {
+	Worker  []string     // program and arguments of the worker; it gets a pipe as file 3 and closes it when it is ready
+	Release func() error // takes the VIPs away and tells the other routers
+	Log     *slog.Logger
+}
+
+// ExitError says that the worker ended by itself before it was ready: it has said why.
+type ExitError struct{ Code int }
+
+func (e ExitError) Error() string { return fmt.Sprintf("the worker ended with code %d", e.Code) }
+
+// Run returns nil after ctx ended and the worker is gone, or an ExitError if the worker could not start.
+func (g *Guard) Run(ctx context.Context) error {
+	runtime.LockOSThread() // Pdeathsig is tied to the thread that forked: it must live as long as the guard
+	defer runtime.UnlockOSThread()
+	pause := restartMin
+	for {
+		started := time.Now()
+		ready, err := g.once(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		var exit *exec.ExitError
+		if !ready && (err == nil || errors.As(err, &exit) && exit.Exited()) {
+			return ExitError{Code: max(1, exitCode(err))}
+		}
+		if !ready && exit == nil {
+			return err
+		}
+		if time.Since(started) > restartCalm {
+			pause = restartMin
+		}
+		g.Log.Error("the worker died; its addresses are taken away and it is started again", "how", err, "after", time.Since(started).Round(time.Millisecond), "pause", pause)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, restartMax)
+	}
+}
+
+// once runs one worker to its end and then releases its addresses. It reports whether the worker was ever ready.
+func (g *Guard) once(ctx context.Context) (ready bool, err error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return false, fmt.Errorf("making the worker's pipe: %w", err)
+	}
+	defer r.Close()
+	cmd := exec.Command(g.Worker[0], g.Worker[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{w}
+	// A worker whose guard was killed stops as if it had been told to. Its own process group keeps a terminal's Ctrl-C from reaching it twice.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return false, fmt.Errorf("starting the worker: %w", err)
+	}
+	said := make(chan bool, 1)
+	go func() {
+		n, _ := r.Read(make([]byte, 1)) // one byte: ready; end of file: it died before
+		said <- n == 1
+	}()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		err = stopWorker(cmd, ended)
+	}
+	if releaseErr := g.Release(); releaseErr != nil {
+		g.Log.Error("releasing the addresses", "error", releaseErr)
+	}
+	return <-said, err
+}
+
+func stopWorker(cmd *exec.Cmd, ended <-chan error) error {
+	_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(stopTime):
+		_ = cmd.Process.Kill()
+		return <-ended
+	}
+}
+
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return 0
+}

@@ -1,0 +1,183 @@
+package appliance
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"everboot/site"
+)
+
+// Validate returns an error that names the first thing that is wrong with the configuration by itself.
+func (c *Config) Validate() error {
+	checks := []func() error{c.checkNode, c.checkRegistry, c.checkVIP, c.checkDHCP, c.checkListeners, c.checkSite}
+	for _, check := range checks {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkNode() error {
+	if c.Node == "" {
+		return fmt.Errorf("node is missing; give this node a name of its own, such as node = \"a\"")
+	}
+	if err := site.CheckName("node", c.Node); err != nil {
+		return err
+	}
+	if err := site.CheckName("site", c.Site); err != nil {
+		return err
+	}
+	if c.Interface == "" {
+		return fmt.Errorf("interface is missing; name the one that targets are on, such as interface = \"eth0\"")
+	}
+	return nil
+}
+
+func (c *Config) checkRegistry() error {
+	r := c.Registry
+	if r.Kind != "embedded" && r.Kind != "consul" {
+		return fmt.Errorf("registry.kind %q: use embedded or consul", r.Kind)
+	}
+	if len(r.Addresses) > 0 {
+		return fmt.Errorf("registry.addresses is for streamer.toml; an appliance has registry.address")
+	}
+	if r.Kind == "consul" && len(c.Devices)+len(c.Collections)+len(c.VDisks) > 0 {
+		return fmt.Errorf("with registry.kind = \"consul\" the site is written down in Consul: take [[device]], [[collection]] and [[vdisk]] out, and add them with `everboot device set`")
+	}
+	return nil
+}
+
+func (c *Config) checkVIP() error {
+	v := c.VIP
+	if len(v.Addresses) == 0 {
+		return nil
+	}
+	if v.VRID < 1 || v.VRID > 255 {
+		return fmt.Errorf("vip.vrid %d: use 1 to 255", v.VRID)
+	}
+	if v.Priority < 1 || v.Priority > 254 {
+		return fmt.Errorf("vip.priority %d: use 1 to 254", v.Priority)
+	}
+	for i, p := range v.Addresses {
+		if !p.Addr().Is4() {
+			return fmt.Errorf("vip.addresses: %s: use an IPv4 address with its prefix length", p)
+		}
+		if slices.ContainsFunc(v.Addresses[:i], func(o netip.Prefix) bool { return o.Addr() == p.Addr() }) {
+			return fmt.Errorf("vip.addresses: %s stands there twice", p.Addr())
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkDHCP() error {
+	switch c.DHCP.Mode {
+	case "server":
+		if len(c.DHCP.Subnets) == 0 {
+			return fmt.Errorf("dhcp.mode is server, but there is no [[dhcp.subnet]]; add one, or set dhcp.mode = \"off\"")
+		}
+	case "off":
+	case "proxy":
+		return fmt.Errorf("dhcp.mode proxy is not there yet; use server or off")
+	default:
+		return fmt.Errorf("dhcp.mode %q: use server or off", c.DHCP.Mode)
+	}
+	for i, s := range c.DHCP.Subnets {
+		if err := s.check(); err != nil {
+			return err
+		}
+		for _, o := range c.DHCP.Subnets[:i] {
+			if o.Network.Overlaps(s.Network) {
+				return fmt.Errorf("dhcp.subnet %s overlaps dhcp.subnet %s; make them disjoint", s.Network, o.Network)
+			}
+		}
+	}
+	return nil
+}
+
+func (s SubnetConfig) check() error {
+	if !s.Network.IsValid() || !s.Network.Addr().Is4() || s.Network != s.Network.Masked() {
+		return fmt.Errorf("dhcp.subnet network %q: use an IPv4 network such as \"198.18.0.0/24\"", s.Network)
+	}
+	if !s.Range.IsZero() && (!s.Network.Contains(s.Range.First) || !s.Network.Contains(s.Range.Last)) {
+		return fmt.Errorf("dhcp.subnet %s: range %s is not inside the network", s.Network, s.Range)
+	}
+	if s.Router.IsValid() && !s.Network.Contains(s.Router) {
+		return fmt.Errorf("dhcp.subnet %s: router %s is not inside the network", s.Network, s.Router)
+	}
+	return nil
+}
+
+func (c *Config) checkListeners() error {
+	listeners := []struct {
+		key, value string
+		enabled    bool
+	}{
+		{"tftp.listen", c.TFTP.Listen, c.TFTP.Enabled},
+		{"http.listen", c.HTTP.Listen, c.HTTP.Enabled},
+		{"director.listen", c.Director.Listen, c.Director.Enabled},
+		{"api.listen", c.API.Listen, true},
+	}
+	for _, l := range listeners {
+		if _, _, err := net.SplitHostPort(l.value); l.enabled && err != nil {
+			return fmt.Errorf("%s %q: use an address and port such as \":80\" or \"198.18.0.2:80\"", l.key, l.value)
+		}
+	}
+	if c.Director.Redirect {
+		return fmt.Errorf("director.redirect is not there yet; leave it out: everybody is forwarded")
+	}
+	host, _, _ := net.SplitHostPort(c.API.Listen)
+	if addr, err := netip.ParseAddr(host); (err != nil || !addr.IsLoopback()) && host != "localhost" && c.API.Token.IsZero() {
+		return fmt.Errorf("api.listen %q is not loopback, so api.token is needed, such as token = \"file:/etc/everboot/api.token\"", c.API.Listen)
+	}
+	return nil
+}
+
+// checkSite checks the devices, collections and vDisks that the file itself writes down.
+func (c *Config) checkSite() error {
+	content := c.Content()
+	macs, addresses := map[site.MAC]string{}, map[netip.Addr]string{}
+	for i, d := range content.Devices {
+		label := fmt.Sprintf("device %d (%s)", i+1, d.MAC)
+		if err := d.Check(); err != nil {
+			return err
+		}
+		if other, taken := macs[d.MAC]; taken {
+			return fmt.Errorf("%s: its MAC is also that of %s", label, other)
+		}
+		macs[d.MAC] = label
+		if !d.Address.IsValid() {
+			continue
+		}
+		if other, taken := addresses[d.Address]; taken {
+			return fmt.Errorf("%s: its address %s is also that of %s", label, d.Address, other)
+		}
+		addresses[d.Address] = label
+		inSubnet := slices.ContainsFunc(c.DHCP.Subnets, func(s SubnetConfig) bool { return s.Network.Contains(d.Address) })
+		if c.DHCP.Mode == "server" && !inSubnet {
+			return fmt.Errorf("%s: its address %s is in no [[dhcp.subnet]]", label, d.Address)
+		}
+		if slices.ContainsFunc(c.VIP.Addresses, func(p netip.Prefix) bool { return p.Addr() == d.Address }) {
+			return fmt.Errorf("%s: its address %s is the VIP", label, d.Address)
+		}
+	}
+	for i, col := range content.Collections {
+		if err := site.CheckName("collection", col.Name); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(content.Collections[:i], func(o site.Collection) bool { return o.Name == col.Name }) {
+			return fmt.Errorf("collection %s stands there twice", col.Name)
+		}
+	}
+	for i, v := range content.VDisks {
+		if err := v.Check(); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(content.VDisks[:i], func(o site.VDisk) bool { return o.Name == v.Name }) {
+			return fmt.Errorf("vdisk %s stands there twice", v.Name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"everboot/site"
+)
+
+// Client asks an appliance's API.
+type Client struct {
+	URL   string // http://host:8667
+	Token string
+}
+
+const (
+	requestTime = 10 * time.Second
+	maxAnswer   = 256 << 20 // ten thousand devices' status is a few megabytes
+)
+
+// Status returns the site at a glance.
+func (c Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	return s, c.do(ctx, http.MethodGet, "/api/v1/status", nil, &s)
+}
+
+// Explain returns what a target gets, and why; who is a MAC or an IP address.
+func (c Client) Explain(ctx context.Context, who string) (Explanation, error) {
+	var e Explanation
+	return e, c.do(ctx, http.MethodGet, "/api/v1/explain?who="+url.QueryEscape(who), nil, &e)
+}
+
+// Put writes an object into the registry.
+func (c Client) Put(ctx context.Context, kind site.Kind, key string, value any) error {
+	body, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("encoding %s %s: %w", kind, key, err)
+	}
+	return c.do(ctx, http.MethodPut, objectPath(kind, key), body, nil)
+}
+
+// Delete removes an object from the registry.
+func (c Client) Delete(ctx context.Context, kind site.Kind, key string) error {
+	return c.do(ctx, http.MethodDelete, objectPath(kind, key), nil, nil)
+}
+
+func objectPath(kind site.Kind, key string) string {
+	return "/api/v1/" + url.PathEscape(string(kind)) + "/" + url.PathEscape(key)
+}
+
+func (c Client) do(ctx context.Context, method, path string, body []byte, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(c.URL, "/")+path, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("--api %q is not a URL such as http://198.18.0.2:8667: %w", c.URL, err)
+	}
+	if c.Token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.Token)
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return fmt.Errorf("asking the appliance at %s: %w; is it running there? name another with --api", c.URL, errors.Unwrap(err))
+	}
+	defer response.Body.Close()
+	answer := io.LimitReader(response.Body, maxAnswer)
+	if response.StatusCode >= 300 {
+		var p problem
+		if json.NewDecoder(answer).Decode(&p) != nil || p.Error == "" {
+			p.Error = response.Status
+		}
+		return fmt.Errorf("the appliance at %s: %s", c.URL, p.Error)
+	}
+	if into == nil {
+		return nil
+	}
+	if err := json.NewDecoder(answer).Decode(into); err != nil {
+		return fmt.Errorf("reading the answer of %s: %w", c.URL, err)
+	}
+	return nil
+}

@@ -1,0 +1,179 @@
+package web
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"everboot/site"
+)
+
+// Backend is what the API shows and changes.
+type Backend interface {
+	Status() Status
+	Explain(who string) (Explanation, error) // a MAC or an IP address
+	Put(ctx context.Context, kind site.Kind, key string, value []byte) error
+	Delete(ctx context.Context, kind site.Kind, key string) error
+}
+
+// Config is where the server listens and what it serves besides the Backend.
+type Config struct {
+	Listen string
+	Token  string // empty: no authentication, which only a loopback listener may have
+	// Announce takes the streamers' announcements (embedded registry); nil: there are none.
+	Announce http.Handler
+	Metrics  http.Handler
+}
+
+const (
+	// maxBody bounds what a client may send: a vDisk with hundreds of versions fits.
+	maxBody      = 1 << 20
+	shutdownTime = 2 * time.Second
+)
+
+// Server is the API's HTTP server.
+type Server struct {
+	cfg      Config
+	backend  Backend
+	log      *slog.Logger
+	listener net.Listener
+	ready    chan struct{}
+}
+
+// NewServer opens the listener.
+func NewServer(cfg Config, backend Backend, log *slog.Logger) (*Server, error) {
+	l, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("opening the API at %s: %w; change api.listen, or stop the program that has it", cfg.Listen, err)
+	}
+	return &Server{cfg: cfg, backend: backend, log: log, listener: l, ready: make(chan struct{})}, nil
+}
+
+// Ready is closed when the first request can be served.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Addr returns the address that the server listens at.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	server := &http.Server{
+		Handler: s.routes(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-ctx.Done()
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+		defer cancel()
+		if server.Shutdown(bounded) != nil {
+			server.Close()
+		}
+	}()
+	close(s.ready)
+	err := server.Serve(s.listener)
+	if !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving the API: %w", err)
+	}
+	<-stopped
+	return nil
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
+	private := http.NewServeMux()
+	private.HandleFunc("GET /{$}", s.page)
+	private.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.backend.Status()) })
+	private.HandleFunc("GET /api/v1/explain", s.explain)
+	private.HandleFunc("PUT /api/v1/{kind}/{key}", s.put)
+	private.HandleFunc("DELETE /api/v1/{kind}/{key}", s.remove)
+	if s.cfg.Announce != nil {
+		private.Handle("/api/v1/streamers", s.cfg.Announce)
+		private.Handle("/api/v1/streamers/", s.cfg.Announce)
+	}
+	if s.cfg.Metrics != nil {
+		private.Handle("GET /metrics", s.cfg.Metrics)
+	}
+	mux.Handle("/", s.authenticated(private))
+	return mux
+}
+
+// authenticated lets a request pass that carries the token: as a bearer, or as the password that a browser asks for.
+func (s *Server) authenticated(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !ok {
+			_, given, _ = r.BasicAuth()
+		}
+		if s.cfg.Token != "" && subtle.ConstantTimeCompare([]byte(given), []byte(s.cfg.Token)) != 1 {
+			w.Header().Set("WWW-Authenticate", `Basic realm="everboot", charset="UTF-8"`)
+			fail(w, http.StatusUnauthorized, errors.New("the token is missing or wrong; give the file of api.token with --token-file"))
+			return
+		}
+		// A browser sends the password along with other sites' forms; none of them can make a request of another type or method unasked.
+		if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Header.Get("Sec-Fetch-Site") != "" && r.Header.Get("Sec-Fetch-Site") != "same-origin" {
+			fail(w, http.StatusForbidden, errors.New("requests of other sites' pages are refused"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
+	e, err := s.backend.Explain(r.URL.Query().Get("who"))
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	answer(w, e)
+}
+
+func (s *Server) put(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		fail(w, http.StatusRequestEntityTooLarge, fmt.Errorf("reading the request: %w", err))
+		return
+	}
+	if err := s.backend.Put(r.Context(), site.Kind(r.PathValue("kind")), r.PathValue("key"), body); err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
+	if err := s.backend.Delete(r.Context(), site.Kind(r.PathValue("kind")), r.PathValue("key")); err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func answer(w http.ResponseWriter, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	e := json.NewEncoder(w)
+	e.SetIndent("", " ")
+	_ = e.Encode(value) // the client has gone: nobody is left to tell
+}
+
+// problem is the body of every answer that is an error.
+type problem struct {
+	Error string `json:"error"`
+}
+
+func fail(w http.ResponseWriter, code int, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(problem{Error: err.Error()})
+}

@@ -1,0 +1,66 @@
+// Package web is an appliance's API, its metrics and its status page, and the client that the command line uses.
+package web
+
+import (
+	"time"
+
+	"everboot/site"
+)
+
+// Status is the site at a glance, as one appliance sees it.
+type Status struct {
+	Node     string     `json:"node"`
+	Version  string     `json:"version"`
+	Now      time.Time  `json:"now"`
+	Started  time.Time  `json:"started"`
+	View     *site.View `json:"view"`
+	VIP      *VIP       `json:"vip,omitempty"`
+	Checks   []Check    `json:"checks"`
+	Sessions []Session  `json:"sessions"`
+	Leases   int        `json:"leases"`   // addresses given from pools or reservations that are alive
+	Warnings []string   `json:"warnings"` // what somebody should look at, one line each
+}
+
+// VIP is what the VRRP router says.
+type VIP struct {
+	State     string    `json:"state"` // Initialize, Backup or Active (RFC 9568 §6.4)
+	Since     time.Time `json:"since"`
+	Addresses []string  `json:"addresses"`
+	Priority  int       `json:"priority"`
+	Owner     string    `json:"owner,omitempty"` // the Active router's own address
+	Reason    string    `json:"reason,omitempty"`
+}
+
+// Check is one of the appliance's own probes.
+type Check struct {
+	Name string `json:"name"`
+	site.Check
+}
+
+// Session is a target's stream through this appliance's director.
+type Session struct {
+	MAC       site.MAC  `json:"mac"`
+	Device    string    `json:"device"`
+	VDisk     string    `json:"vdisk"`
+	Version   int       `json:"version"`
+	Streamer  string    `json:"streamer"`
+	Remote    string    `json:"remote"`
+	Since     time.Time `json:"since"`
+	ToTarget  uint64    `json:"to_target_bytes"`
+	ToServer  uint64    `json:"to_streamer_bytes"`
+	Failovers int       `json:"failovers"`
+}
+
+// Explanation is what a target gets, and why.
+type Explanation struct {
+	MAC        site.MAC        `json:"mac"`
+	Device     string          `json:"device,omitempty"`
+	Address    string          `json:"address,omitempty"`
+	Boots      bool            `json:"boots"` // whether it is told where to boot from
+	Reason     site.Reason     `json:"reason"`
+	Text       string          `json:"text"`
+	Assignment site.Assignment `json:"assignment"`
+	Streamer   string          `json:"streamer,omitempty"` // who would serve it now
+	Server     string          `json:"server,omitempty"`
+	Events     []site.Event    `json:"events"`
+}

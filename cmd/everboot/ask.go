@@ -1,0 +1,235 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"everboot/appliance"
+	"everboot/appliance/web"
+	"everboot/site"
+)
+
+// apiFlags say which appliance to ask.
+type apiFlags struct{ url, tokenFile string }
+
+// client returns the client for the flags; what they leave out comes from the node's own configuration, if it has one.
+func (f *apiFlags) client() (web.Client, error) {
+	c := web.Client{URL: f.url}
+	var token appliance.Secret
+	if local, err := appliance.Load(defaultApplianceConfig); err == nil {
+		token = local.API.Token
+		if _, port, err := net.SplitHostPort(local.API.Listen); err == nil && c.URL == "" {
+			c.URL = "http://" + net.JoinHostPort("127.0.0.1", port)
+		}
+	}
+	if c.URL == "" {
+		c.URL = "http://127.0.0.1:8667"
+	}
+	if f.tokenFile != "" {
+		if err := token.UnmarshalText([]byte("file:" + f.tokenFile)); err != nil {
+			return c, usageError{err}
+		}
+	}
+	var err error
+	c.Token, err = token.Read()
+	return c, err
+}
+
+func statusCommand(api *apiFlags) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "status", Short: "Show the site at a glance", Args: noArgs,
+		Example: "  everboot status\n  everboot --api http://198.18.0.2:8667 status --json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := api.client()
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(c.OutOrStdout(), s)
+			}
+			return printStatus(c.OutOrStdout(), s)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func explainCommand(api *apiFlags) *cobra.Command {
+	var asJSON, events bool
+	c := &cobra.Command{
+		Use: "explain MAC|IP", Short: "Say what a target gets, and why", Args: exactArgs(1),
+		Example: "  everboot explain 52:54:00:00:00:01\n  everboot explain 198.18.0.51 --events",
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := api.client()
+			if err != nil {
+				return err
+			}
+			e, err := client.Explain(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(c.OutOrStdout(), e)
+			}
+			return printExplanation(c.OutOrStdout(), e, events)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&events, "events", false, "print the steps of its last boots too")
+	return c
+}
+
+func drainCommand(api *apiFlags) *cobra.Command {
+	return stateCommand(api, "drain", "Move a streamer's targets elsewhere, and give it no new ones", site.Draining)
+}
+
+func resumeCommand(api *apiFlags) *cobra.Command {
+	return stateCommand(api, "resume", "Take a drained streamer back", site.Active)
+}
+
+func stateCommand(api *apiFlags, verb, short string, state site.StreamerState) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " NAME", Short: short, Args: exactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := api.client()
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if _, known := s.View.Streamers[args[0]]; !known {
+				return fmt.Errorf("there is no streamer %q; the site has: %s", args[0], streamerNames(s.View))
+			}
+			if err := client.Put(c.Context(), site.KindStreamerState, args[0], state); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s: %s\n", args[0], state)
+			return nil
+		},
+	}
+}
+
+func streamerNames(v *site.View) string {
+	var names []string
+	for _, s := range v.SortedStreamers() {
+		names = append(names, s.Name)
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+func printJSON(w io.Writer, value any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(value)
+}
+
+func printStatus(w io.Writer, s web.Status) error {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	v := s.View
+	fmt.Fprintf(t, "site\t%s (appliance %s, everboot %s, up %s)\n", v.Site, s.Node, s.Version, s.Now.Sub(s.Started).Round(time.Second))
+	fmt.Fprintf(t, "registry\t%s\n", describeRegistry(v))
+	if s.VIP != nil {
+		fmt.Fprintf(t, "vip\t%s: %s for %s (priority %d%s)\n", strings.Join(s.VIP.Addresses, " "), s.VIP.State, s.Now.Sub(s.VIP.Since).Round(time.Second), s.VIP.Priority, prefixed("; ", s.VIP.Reason))
+	}
+	fmt.Fprintf(t, "boot\t%s: TFTP %s, HTTP %s\n", v.Boot.Address, describeCheck(v.Boot.TFTP, s.Now), describeCheck(v.Boot.HTTP, s.Now))
+	fmt.Fprintf(t, "targets\t%d devices, %d leases, %d streams here\n", len(v.Devices), s.Leases, len(s.Sessions))
+	for _, warning := range s.Warnings {
+		fmt.Fprintf(t, "warning\t%s\n", warning)
+	}
+	fmt.Fprintf(t, "\nSTREAMER\tHEALTH\tSTATE\tSESSIONS\tPOWER\tREPLICAS\n")
+	for _, st := range v.SortedStreamers() {
+		var replicas []string
+		for _, r := range st.Replicas {
+			replicas = append(replicas, fmt.Sprintf("%s:%d(%s)", r.VDisk, r.Version, r.Digest.Short()))
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%g\t%s\n", st.Name, describeCheck(st.Check, s.Now), st.State, st.Sessions, st.Power, strings.Join(replicas, " "))
+	}
+	if len(s.Sessions) > 0 {
+		fmt.Fprintf(t, "\nTARGET\tMAC\tVDISK\tSTREAMER\tFOR\tFAILOVERS\n")
+	}
+	for _, e := range s.Sessions {
+		fmt.Fprintf(t, "%s\t%s\t%s:%d\t%s\t%s\t%d\n", e.Device, e.MAC, e.VDisk, e.Version, e.Streamer, s.Now.Sub(e.Since).Round(time.Second), e.Failovers)
+	}
+	return t.Flush()
+}
+
+func describeRegistry(v *site.View) string {
+	if v.Registry.Reachable {
+		return v.Registry.Kind
+	}
+	text := v.Registry.Kind + ", not reachable" + prefixed(": ", v.Registry.Error)
+	if v.FromDisk {
+		text += "; serving from the view saved at " + v.Built.Format(time.RFC3339)
+	}
+	return text
+}
+
+func describeCheck(c site.Check, now time.Time) string {
+	if c.Health == site.Unknown {
+		return "unknown"
+	}
+	return fmt.Sprintf("%s for %s%s", c.Health, now.Sub(c.Since).Round(time.Second), prefixed(": ", c.Reason))
+}
+
+func prefixed(prefix, text string) string {
+	if text == "" {
+		return ""
+	}
+	return prefix + text
+}
+
+func printExplanation(w io.Writer, e web.Explanation, events bool) error {
+	who := e.MAC.String()
+	if e.Device != "" {
+		who += " (" + e.Device + ")"
+	}
+	address := "an address from a pool"
+	if e.Address != "" {
+		address = e.Address
+	}
+	if e.Boots {
+		fmt.Fprintf(w, "%s gets %s and boots %s from %s, served by %s now\n", who, address, e.Assignment.Describe(), e.Server, e.Streamer)
+	} else {
+		fmt.Fprintf(w, "%s gets %s and no boot file: %s [%s]%s\n", who, address, e.Text, e.Reason, prefixed("; wanted: ", wanted(e)))
+	}
+	if !events {
+		return nil
+	}
+	for _, event := range e.Events {
+		fmt.Fprintf(w, "  %s  %-10s %s\n", event.At.Format("2006-01-02 15:04:05.000"), event.What, event.Detail)
+	}
+	return nil
+}
+
+func wanted(e web.Explanation) string {
+	if e.Assignment.VDisk.Name == "" {
+		return ""
+	}
+	return e.Assignment.Describe()
+}
+
+// readFile reads a file, or standard input for "-".
+func readFile(path string) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(os.Stdin)
+	}
+	return os.ReadFile(path)
+}

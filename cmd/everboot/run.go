@@ -1,0 +1,115 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"everboot/appliance"
+)
+
+const (
+	defaultApplianceConfig = "/etc/everboot/appliance.toml"
+	defaultStreamerConfig  = "/etc/everboot/streamer.toml"
+	// readyFile is the number of the pipe that a worker inherits from its guard.
+	readyFile = 3
+)
+
+func applianceCommand() *cobra.Command {
+	var path string
+	var worker bool
+	c := &cobra.Command{
+		Use:   "appliance",
+		Short: "Run an appliance in the foreground",
+		Long: `Run an appliance in the foreground: DHCP, TFTP, HTTP boot, the floating address and the director, as the
+configuration says. The process is a guard; its one child, the worker, does the work. SIGTERM stops both.`,
+		Example: "  everboot check --config appliance.toml\n  everboot appliance --config appliance.toml",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := appliance.Load(path)
+			if err != nil {
+				return usageError{err}
+			}
+			if worker {
+				ready := os.NewFile(readyFile, "ready")
+				return appliance.RunWorker(c.Context(), cfg, appliance.WorkerOptions{
+					Version: version, Log: newLog().With("node", cfg.Node),
+					Ready: func() { _, _ = ready.Write([]byte{1}); _ = ready.Close() },
+				})
+			}
+			self, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("finding this program: %w", err)
+			}
+			return appliance.RunGuard(c.Context(), cfg, []string{self, "appliance", "--worker", "--config", path}, newLog().With("node", cfg.Node))
+		},
+	}
+	c.Flags().StringVar(&path, "config", defaultApplianceConfig, "configuration file")
+	c.Flags().BoolVar(&worker, "worker", false, "be the worker of a guard")
+	_ = c.Flags().MarkHidden("worker")
+	_ = c.MarkFlagFilename("config", "toml")
+	return c
+}
+
+func streamerCommand(api *apiFlags) *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "streamer",
+		Short: "Run a streamer's agent in the foreground; drain or resume one",
+		Long: `Run a streamer's agent in the foreground: it exports the vDisk replicas of its store over iSCSI and announces
+them. SIGTERM moves its targets to other streamers and stops it.`,
+		Example: "  everboot streamer --config streamer.toml\n  everboot streamer drain s1\n  everboot streamer resume s1",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := appliance.LoadStreamer(path)
+			if err != nil {
+				return usageError{err}
+			}
+			return appliance.RunStreamer(c.Context(), cfg, newLog().With("node", cfg.Node))
+		},
+	}
+	c.Flags().StringVar(&path, "config", defaultStreamerConfig, "configuration file")
+	_ = c.MarkFlagFilename("config", "toml")
+	c.AddCommand(drainCommand(api), resumeCommand(api))
+	return c
+}
+
+func checkCommand() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Check a configuration file and the host, and say what to mend",
+		Long: `Check a configuration file (an appliance's or a streamer's) and the host it is for. It changes nothing. Each
+finding is one line that says what to do. Exit 0: all is well; 1: the host is not ready; 2: the file is wrong.`,
+		Example: "  everboot check --config /etc/everboot/appliance.toml",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			findings, err := appliance.Check(path)
+			if err != nil {
+				return usageError{err}
+			}
+			for _, f := range findings {
+				fmt.Fprintln(c.ErrOrStderr(), "everboot:", f)
+			}
+			if len(findings) > 0 {
+				return errors.New("the host is not ready; mend the above and check again")
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s: good\n", path)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&path, "config", defaultApplianceConfig, "configuration file")
+	_ = c.MarkFlagFilename("config", "toml")
+	return c
+}
+
+func newLog() *slog.Logger {
+	level := slog.LevelInfo
+	if os.Getenv("EVERBOOT_DEBUG") != "" {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+}
