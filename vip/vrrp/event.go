@@ -1,0 +1,78 @@
+package vrrp
+
+import "net/netip"
+
+// Event is what happens to a Machine: Startup, Shutdown, Received, Tick, SetPriority or ClaimFailed.
+type Event interface{ event() }
+
+// Startup begins the work of a machine in Initialize (RFC 9568 §6.4.1).
+type Startup struct{}
+
+// Shutdown ends it: the machine resigns if it is active (§6.4.3).
+type Shutdown struct{}
+
+// Tick says that Deadline has come.
+type Tick struct{}
+
+// Received is an advertisement that passed Accept.
+type Received struct {
+	From          netip.Addr
+	Advertisement Advertisement
+}
+
+// SetPriority changes the priority. 0 withdraws the router: it resigns, and claims nothing until it has another one.
+type SetPriority struct{ Priority uint8 }
+
+// ClaimFailed says that Hold could not be done. The machine resigns, and tries again after an Active_Down_Interval.
+type ClaimFailed struct{}
+
+func (Startup) event()     {}
+func (Shutdown) event()    {}
+func (Tick) event()        {}
+func (Received) event()    {}
+func (SetPriority) event() {}
+func (ClaimFailed) event() {}
+
+// Action is what a Machine wants done: Advertise, Hold, Drop, Announce or Transition.
+type Action interface{ action() }
+
+// Advertise asks for an advertisement with this priority to be sent.
+type Advertise struct{ Priority uint8 }
+
+// Hold asks for the addresses to be put on the interface.
+type Hold struct{}
+
+// Drop asks for the addresses to be taken off the interface, whoever put them there.
+type Drop struct{}
+
+// Announce asks for the neighbours to be told that the addresses are here: gratuitous ARP, now and again later.
+type Announce struct{}
+
+// Transition says that the state has changed. There is nothing to do but tell.
+type Transition struct {
+	From  State `json:"from"`
+	To    State `json:"to"`
+	Cause Cause `json:"cause"`
+}
+
+func (Advertise) action()  {}
+func (Hold) action()       {}
+func (Drop) action()       {}
+func (Announce) action()   {}
+func (Transition) action() {}
+
+// Cause says in words why the state changed.
+type Cause string
+
+// The causes of a Transition.
+const (
+	Started       Cause = "started"
+	OwnsAddresses Cause = "started with priority 255: the addresses are its own"
+	Silence       Cause = "no better router was heard in time"
+	Resigned      Cause = "the active router resigned"
+	Outranked     Cause = "another router ranks higher"
+	Withdrawn     Cause = "its priority was set to 0"
+	Overslept     Cause = "it slept too long to know who is active"
+	HoldFailed    Cause = "the addresses could not be added"
+	Stopped       Cause = "stopped"
+)

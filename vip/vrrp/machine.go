@@ -1,0 +1,273 @@
+package vrrp
+
+import (
+	"net/netip"
+	"time"
+)
+
+// State is a state of a virtual router (RFC 9568 §6.4).
+type State string
+
+// The three states.
+const (
+	Initialize State = "initialize"
+	Backup     State = "backup"
+	Active     State = "active"
+)
+
+// Config is what a virtual router is told (§6.1).
+type Config struct {
+	VRID     uint8
+	Priority uint8         // 0: withdrawn, never claims; 255: owns the addresses
+	Interval time.Duration // Advertisement_Interval
+	// Preempt says that this router takes over from one of lower priority that is alive (Preempt_Mode).
+	Preempt bool
+	// Sick is the highest priority that counts as sick: an active router that advertises so little is preempted even
+	// without Preempt. 0: none. It lets a router whose health turned bad go on serving until a better one has taken over.
+	Sick      uint8
+	Primary   netip.Addr // this router's own address, which breaks ties
+	Addresses []netip.Addr
+	Checksum  Checksum
+}
+
+// Machine is one virtual router. It is not safe for concurrent use.
+//
+// It has one timer: in Backup the Active_Down_Timer, in Active the Adver_Timer. The caller steps it with Tick when
+// Deadline has come.
+type Machine struct {
+	cfg      Config
+	state    State
+	priority uint8
+	// Of the active router, as last heard: Active_Adver_Interval (§6.1) and its address.
+	activeInterval time.Duration
+	active         netip.Addr
+	// resigned says that the Active_Down_Timer runs because the active router sent priority 0.
+	resigned bool
+	armed    time.Time // when the Active_Down_Timer was last set
+	timer    time.Time // zero: not set
+}
+
+// New returns a machine in Initialize.
+func New(cfg Config) *Machine {
+	return &Machine{cfg: cfg, state: Initialize, priority: cfg.Priority, activeInterval: cfg.Interval}
+}
+
+// State returns the state that the last step led to.
+func (m *Machine) State() State { return m.state }
+
+// Priority returns the priority that the router has now.
+func (m *Machine) Priority() uint8 { return m.priority }
+
+// Owner returns the primary address of the active router, as far as it is known: the zero address when it is not.
+func (m *Machine) Owner() netip.Addr { return m.active }
+
+// Deadline returns when the machine wants its next Tick; the zero time when it waits for nothing.
+func (m *Machine) Deadline() time.Time { return m.timer }
+
+// Advertisement returns the message that the action asks for.
+func (m *Machine) Advertisement(a Advertise) Advertisement {
+	return Advertisement{
+		VRID: m.cfg.VRID, Priority: a.Priority, Interval: m.cfg.Interval, Addresses: m.cfg.Addresses, Checksum: m.cfg.Checksum,
+	}
+}
+
+// SkewTime returns how much longer than three intervals a router of this priority waits (§6.1): the lower the priority,
+// the longer, so that the best of several backups is first.
+func SkewTime(priority uint8, activeInterval time.Duration) time.Duration {
+	return time.Duration(256-int(priority)) * activeInterval / 256
+}
+
+// DownInterval returns how long an active router must be silent before a router of this priority takes over
+// (Active_Down_Interval, §6.1).
+func DownInterval(priority uint8, activeInterval time.Duration) time.Duration {
+	return 3*activeInterval + SkewTime(priority, activeInterval)
+}
+
+// Step takes an event and returns what is to be done, in this order and to the end. The orders are part of the contract:
+//
+//   - Claim: Hold, Advertise, Announce. Nobody is told of an address before it answers.
+//   - Stop, withdrawal: Advertise with priority 0, Drop. The old owner answers while the next one gets ready.
+//   - Outranked: Drop at once, for the other one answers already.
+//   - After a sleep: Drop, then Advertise with priority 0; others may have taken over meanwhile.
+//
+// A Transition comes last, when all of it is true.
+func (m *Machine) Step(now time.Time, e Event) []Action {
+	switch e := e.(type) {
+	case Startup:
+		return m.startup(now)
+	case Shutdown:
+		return m.shutdown()
+	case Received:
+		return m.received(now, e)
+	case Tick:
+		return m.tick(now)
+	case SetPriority:
+		return m.setPriority(now, e.Priority)
+	case ClaimFailed:
+		if m.state != Active {
+			return nil
+		}
+		return append([]Action{Advertise{Priority: 0}, Drop{}}, m.become(now, Backup, HoldFailed)...)
+	}
+	return nil
+}
+
+// startup is §6.4.1.
+func (m *Machine) startup(now time.Time) []Action {
+	if m.state != Initialize {
+		return nil
+	}
+	// What an earlier life left on the interface goes first: a backup must not answer for the addresses (§6.4.2).
+	actions := []Action{Drop{}}
+	if m.priority == Owner {
+		return append(actions, m.claim(now, OwnsAddresses)...)
+	}
+	m.activeInterval = m.cfg.Interval
+	return append(actions, m.become(now, Backup, Started)...)
+}
+
+// shutdown is the Shutdown event of §6.4.2 and §6.4.3.
+func (m *Machine) shutdown() []Action {
+	var actions []Action
+	if m.state == Active {
+		actions = []Action{Advertise{Priority: 0}, Drop{}}
+	}
+	return append(actions, m.become(time.Time{}, Initialize, Stopped)...)
+}
+
+// received is an advertisement that passed Accept.
+func (m *Machine) received(now time.Time, e Received) []Action {
+	a := e.Advertisement
+	if a.VRID != m.cfg.VRID {
+		return nil
+	}
+	switch m.state {
+	case Backup:
+		m.heardInBackup(now, e)
+	case Active:
+		switch {
+		case a.Priority == 0: // another one resigns: §6.4.3 answers at once, so that no backup takes over
+			m.timer = now.Add(m.cfg.Interval)
+			return []Action{Advertise{Priority: m.priority}}
+		case a.Priority > m.priority || a.Priority == m.priority && e.From.Compare(m.cfg.Primary) > 0:
+			m.activeInterval, m.active = a.Interval, e.From
+			return append([]Action{Drop{}}, m.become(now, Backup, Outranked)...)
+		default:
+			// §6.4.3: assert the Active state. The loser's gratuitous ARP may have drawn traffic: announce again.
+			return []Action{Advertise{Priority: m.priority}, Announce{}}
+		}
+	}
+	return nil
+}
+
+// heardInBackup is §6.4.2.
+func (m *Machine) heardInBackup(now time.Time, e Received) {
+	a := e.Advertisement
+	switch {
+	case a.Priority == 0:
+		m.resigned, m.armed = true, now
+		m.arm()
+		if m.active == e.From {
+			m.active = netip.Addr{}
+		}
+	case !m.preempts(a) || a.Priority >= m.priority:
+		m.activeInterval, m.active = a.Interval, e.From
+		m.resigned, m.armed = false, now
+		m.arm()
+	default:
+		m.active = e.From // alive, but the timer runs on: it is about to be preempted
+	}
+}
+
+func (m *Machine) preempts(a Advertisement) bool { return m.cfg.Preempt || a.Priority <= m.cfg.Sick }
+
+// tick is a timer that has run out.
+func (m *Machine) tick(now time.Time) []Action {
+	if m.timer.IsZero() || now.Before(m.timer) {
+		return nil
+	}
+	// A process that was stopped, or a machine without a free processor for so long, knows nothing of what the others
+	// did meanwhile: it listens for a full Active_Down_Interval before it says that it is active.
+	overslept := now.Sub(m.timer) > DownInterval(m.priority, m.activeInterval)
+	switch {
+	case m.state == Active && overslept:
+		return append([]Action{Drop{}, Advertise{Priority: 0}}, m.become(now, Backup, Overslept)...)
+	case m.state == Active:
+		m.timer = m.timer.Add(m.cfg.Interval) // from the deadline, not from now: a late tick does not add up
+		if !m.timer.After(now) {
+			m.timer = now.Add(m.cfg.Interval)
+		}
+		return []Action{Advertise{Priority: m.priority}}
+	case m.state == Backup && overslept:
+		m.resigned, m.armed = false, now
+		m.arm()
+		return nil
+	case m.state == Backup && m.resigned:
+		return m.claim(now, Resigned)
+	case m.state == Backup:
+		return m.claim(now, Silence)
+	}
+	return nil
+}
+
+func (m *Machine) setPriority(now time.Time, p uint8) []Action {
+	if p == m.priority {
+		return nil
+	}
+	withdrawn := m.priority == 0
+	m.priority = p
+	switch {
+	case m.state == Active && p == 0:
+		return append([]Action{Advertise{Priority: 0}, Drop{}}, m.become(now, Backup, Withdrawn)...)
+	case m.state == Active:
+		m.timer = now.Add(m.cfg.Interval)
+		return []Action{Advertise{Priority: p}} // at once: the others decide by it
+	case m.state == Backup:
+		if withdrawn {
+			m.resigned, m.armed = false, now
+		}
+		m.arm()
+	}
+	return nil
+}
+
+// claim is the way into Active (§6.4.1, §6.4.2).
+func (m *Machine) claim(now time.Time, why Cause) []Action {
+	actions := []Action{Hold{}, Advertise{Priority: m.priority}, Announce{}}
+	return append(actions, m.become(now, Active, why)...)
+}
+
+// become changes the state and sets its timer.
+func (m *Machine) become(now time.Time, to State, why Cause) []Action {
+	if m.state == to {
+		return nil
+	}
+	t := Transition{From: m.state, To: to, Cause: why}
+	m.state = to
+	switch to {
+	case Initialize:
+		m.timer, m.active = time.Time{}, netip.Addr{}
+	case Backup:
+		if why != Outranked {
+			m.active, m.activeInterval = netip.Addr{}, m.cfg.Interval
+		}
+		m.resigned, m.armed = false, now
+		m.arm()
+	case Active:
+		m.active, m.activeInterval = m.cfg.Primary, m.cfg.Interval
+		m.timer = now.Add(m.cfg.Interval)
+	}
+	return []Action{t}
+}
+
+// arm sets the Active_Down_Timer, counted from when the active router was last heard. A withdrawn router has none.
+func (m *Machine) arm() {
+	switch {
+	case m.priority == 0:
+		m.timer = time.Time{}
+	case m.resigned:
+		m.timer = m.armed.Add(SkewTime(m.priority, m.activeInterval))
+	default:
+		m.timer = m.armed.Add(DownInterval(m.priority, m.activeInterval))
+	}
+}
