@@ -1,0 +1,87 @@
+package tftp
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"everboot/site"
+)
+
+// Check tries, before a start, whether a server with cfg could listen. It changes nothing. Each error says what to do.
+func Check(cfg Config) []error {
+	addr, err := cfg.address()
+	if err != nil {
+		return []error{err}
+	}
+	conn, err := net.ListenUDP(network("udp", addr.IP), addr)
+	if err != nil {
+		return []error{fmt.Errorf("listening for TFTP on %s: %w%s", addr, err, portHint("udp", addr.Port, err))}
+	}
+	_ = conn.Close() // only tried
+	return nil
+}
+
+// CheckHTTP tries, before a start, whether an HTTP server with cfg could listen. It changes nothing.
+func CheckHTTP(cfg HTTPConfig) []error {
+	addr, err := cfg.address()
+	if err != nil {
+		return []error{err}
+	}
+	l, err := net.ListenTCP(network("tcp", addr.IP), addr)
+	if err != nil {
+		return []error{fmt.Errorf("listening for HTTP boot on %s: %w%s", addr, err, portHint("tcp", addr.Port, err))}
+	}
+	_ = l.Close() // only tried
+	return nil
+}
+
+// CheckFiles says what is missing for boot files to be served.
+func CheckFiles(cfg FilesConfig) []error {
+	if err := cfg.Validate(); err != nil {
+		return []error{err}
+	}
+	if cfg.Root != "" {
+		switch info, err := os.Stat(cfg.Root); {
+		case errors.Is(err, fs.ErrNotExist):
+			return []error{fmt.Errorf("boot files: directory %s does not exist: make it, or change root", cfg.Root)}
+		case err != nil:
+			return []error{fmt.Errorf("boot files: %w", err)}
+		case !info.IsDir():
+			return []error{fmt.Errorf("boot files: %s is not a directory: change root", cfg.Root)}
+		}
+	}
+	files, err := NewFiles(cfg, func() *site.View { return site.Empty("", "") })
+	if err != nil {
+		return []error{err}
+	}
+	defer files.Close()
+	var errs []error
+	for _, name := range []string{site.FileBIOS, site.FileX64} {
+		file, err := files.Open(name)
+		if err != nil {
+			where := filepath.Join(files.cfg.IPXE, name)
+			errs = append(errs, fmt.Errorf("boot files: there is no %s: install Debian's package ipxe, or put it into root (%w)", where, err))
+			continue
+		}
+		_ = file.Close() // read only
+	}
+	return errs
+}
+
+// portHint ends the error of a bind with what to do.
+func portHint(network string, port int, err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "; " + portOwner(network, port)
+	case errors.Is(err, syscall.EACCES):
+		return "; run as root or with the capability CAP_NET_BIND_SERVICE"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "; no interface of this host has that address"
+	}
+	return ""
+}

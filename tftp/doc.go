@@ -1,0 +1,7 @@
+// Package tftp serves boot files: over TFTP for firmware, and over HTTP for iPXE and UEFI HTTP boot. Both serve the same
+// Files: the generated bootstrap, the operator's directory, and iPXE's binaries. HTTP also serves each target's own script.
+//
+// Everything is read-only, and a name never leads out of the operator's directory.
+//
+// The TFTP server stands on github.com/pin/tftp for now. What that means is written down, with a test each, in traps_test.go.
+package tftp

@@ -1,0 +1,250 @@
+package tftp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"net/netip"
+	"path"
+	"sync/atomic"
+	"time"
+
+	"everboot/site"
+
+	"golang.org/x/net/netutil"
+)
+
+const (
+	// DefaultHTTPListen is HTTP's port on every IPv4 address of the host.
+	DefaultHTTPListen = ":80"
+	// maxConns bounds clients at once; a further one waits in the kernel's queue.
+	maxConns = 4096
+	// headerTimeout ends a client that does not finish its request; iPXE sends it in one segment.
+	headerTimeout = 5 * time.Second
+	// idleTimeout of a kept connection: longer than the pauses of our scripts.
+	idleTimeout = 30 * time.Second
+	// maxHeader: iPXE's and EDK2's headers have a few hundred bytes.
+	maxHeader = 16 << 10
+	// stopTimeout is how long a stop waits for downloads under way.
+	stopTimeout = time.Second
+)
+
+// HTTPConfig of an HTTP boot server. The zero HTTPConfig means the defaults.
+type HTTPConfig struct {
+	Listen  string // address and port; empty: DefaultHTTPListen. An IPv6 address listens on IPv6.
+	SANPort uint16 // of the director, for targets' scripts; 0: DefaultSANPort
+	// Who tells which target has an address, for events; it may be nil. The zero MAC means that nobody knows.
+	Who func(netip.Addr) site.MAC
+}
+
+// Validate returns an error that says what to mend.
+func (c HTTPConfig) Validate() error {
+	_, err := c.address()
+	return err
+}
+
+func (c HTTPConfig) address() (*net.TCPAddr, error) {
+	listen := c.Listen
+	if listen == "" {
+		listen = DefaultHTTPListen
+	}
+	a, err := net.ResolveTCPAddr("tcp", listen)
+	if err != nil {
+		return nil, fmt.Errorf("http: listen %q: use ADDRESS:PORT or :PORT: %w", listen, err)
+	}
+	return a, nil
+}
+
+// HTTPStats counts since the start.
+type HTTPStats struct {
+	Scripts  uint64 `json:"scripts"`   // targets' scripts that boot
+	Waits    uint64 `json:"waits"`     // scripts that say why a target must wait
+	Files    uint64 `json:"files"`     // requests of files that exist
+	NotFound uint64 `json:"not_found"` // no such file, or a bad name
+	Bad      uint64 `json:"bad"`       // another method, or no MAC
+}
+
+// HTTP is the HTTP boot server: /boot?mac=MAC is a target's script, every other path a boot file.
+type HTTP struct {
+	cfg    HTTPConfig
+	files  *Files
+	view   func() *site.View
+	events func(site.Event)
+	log    *slog.Logger
+	ready  chan struct{}
+
+	scripts, waits, served, notFound, bad atomic.Uint64
+}
+
+// NewHTTP returns a server of files and of targets' scripts. It tells events of what targets fetched; events must not block and may be nil.
+func NewHTTP(cfg HTTPConfig, files *Files, view func() *site.View, events func(site.Event), log *slog.Logger) (*HTTP, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if events == nil {
+		events = func(site.Event) {}
+	}
+	return &HTTP{cfg: cfg, files: files, view: view, events: events, log: log, ready: make(chan struct{})}, nil
+}
+
+// Ready closes when the port is open.
+func (h *HTTP) Ready() <-chan struct{} { return h.ready }
+
+// String names the server in logs.
+func (h *HTTP) String() string { return "http" }
+
+// Stats returns the counters of now.
+func (h *HTTP) Stats() HTTPStats {
+	return HTTPStats{
+		Scripts: h.scripts.Load(), Waits: h.waits.Load(), Files: h.served.Load(), NotFound: h.notFound.Load(), Bad: h.bad.Load(),
+	}
+}
+
+// Run serves until ctx ends; downloads under way then have one second. Run may be called once.
+func (h *HTTP) Run(ctx context.Context) error {
+	addr, err := h.cfg.address()
+	if err != nil {
+		return err
+	}
+	l, err := net.ListenTCP(network("tcp", addr.IP), addr)
+	if err != nil {
+		return fmt.Errorf("listening for HTTP boot on %s: %w%s", addr, err, portHint("tcp", addr.Port, err))
+	}
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(netutil.LimitListener(patientListener{l}, maxConns)) }()
+	close(h.ready)
+	select {
+	case <-ctx.Done():
+	case err := <-served:
+		return fmt.Errorf("serving HTTP boot: %w", err)
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if srv.Shutdown(stop) != nil {
+		_ = srv.Close() // who is still there is cut off
+	}
+	<-served
+	return nil
+}
+
+// ServeHTTP implements http.Handler.
+func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		h.bad.Add(1)
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "boot files are read-only", http.StatusMethodNotAllowed)
+		return
+	}
+	if r.URL.Path == "/boot" {
+		h.serveScript(w, r)
+		return
+	}
+	h.serveFile(w, r)
+}
+
+func (h *HTTP) serveScript(w http.ResponseWriter, r *http.Request) {
+	q, err := ParseBootQuery(r.URL.RawQuery)
+	if err != nil {
+		h.bad.Add(1)
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	v := h.view()
+	script, reason := Script(v, q.MAC, Asked{Host: askedHost(r), SANPort: h.cfg.SANPort})
+	detail := "script"
+	if reason == site.Offered {
+		h.scripts.Add(1)
+	} else {
+		h.waits.Add(1)
+		detail = "script: " + string(reason)
+	}
+	if q.Platform != "" {
+		detail += " (" + q.Platform + " " + q.Arch + ")"
+	}
+	h.log.Debug("http: script", "mac", q.MAC, "reason", reason, "client", r.RemoteAddr)
+	h.tell(r, q.MAC, detail)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store") // a proxy must not answer for another moment
+	_, _ = w.Write([]byte(script))              // the client is gone: nobody to tell
+}
+
+func (h *HTTP) serveFile(w http.ResponseWriter, r *http.Request) {
+	file, err := h.files.Open(r.URL.Path)
+	if err != nil {
+		h.notFound.Add(1)
+		h.log.Debug("http: no such file", "path", r.URL.Path, "client", r.RemoteAddr, "err", err)
+		http.Error(w, wireError(err).Error(), statusOf(err))
+		return
+	}
+	defer file.Close()
+	h.served.Add(1)
+	w.Header().Set("ETag", file.ETag)
+	w.Header().Set("Content-Type", contentType(file.Name))
+	http.ServeContent(w, r, file.Name, file.ModTime, file.Content)
+	mac, err := site.ParseMAC(r.URL.Query().Get("mac"))
+	if err != nil {
+		mac = site.MAC{} // firmware asks without one
+	}
+	h.tell(r, mac, file.Name)
+}
+
+func statusOf(err error) int {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return http.StatusNotFound
+	case errors.Is(err, fs.ErrInvalid):
+		return http.StatusBadRequest
+	}
+	return http.StatusForbidden
+}
+
+// contentType names the type of a boot file. UEFI HTTP boot tells a program from a disk image by it (UEFI 2.10 §24.7.3.1).
+func contentType(name string) string {
+	switch path.Ext(name) {
+	case ".efi":
+		return "application/efi"
+	case ".iso":
+		return "application/vnd.efi-iso"
+	case ".img":
+		return "application/vnd.efi-img"
+	case ".ipxe", ".txt", ".cfg":
+		return mime.FormatMediaType("text/plain", map[string]string{"charset": "utf-8"})
+	}
+	return "application/octet-stream"
+}
+
+// tell sends an event about a target; our own probes are no steps of a boot.
+func (h *HTTP) tell(r *http.Request, mac site.MAC, detail string) {
+	client := clientAddr(r)
+	if r.Method == http.MethodHead || client == localAddr(r) || ours(h.view(), client) {
+		return
+	}
+	if mac.IsZero() && h.cfg.Who != nil {
+		mac = h.cfg.Who(client)
+	}
+	h.events(site.Event{At: time.Now(), MAC: mac, What: "http", Detail: detail + " to " + client.String()})
+}
+
+func clientAddr(r *http.Request) netip.Addr {
+	a, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Addr().Unmap()
+}
+
+func localAddr(r *http.Request) netip.Addr {
+	if a, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,57 @@
+package tftp
+
+import (
+	"io"
+	"net"
+	"time"
+)
+
+const (
+	// writeTimeout is how long a client may take for one piece. A time-out for the whole answer would cut off large files on slow lines.
+	writeTimeout = 30 * time.Second
+	// writePiece is what the kernel is handed at once: 30 s for it allow 35 KB/s.
+	writePiece = 1 << 20
+)
+
+// patientListener gives each piece of an answer its own time-out.
+type patientListener struct{ *net.TCPListener }
+
+// Accept implements net.Listener.
+func (l patientListener) Accept() (net.Conn, error) {
+	c, err := l.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	return patientConn{c}, nil
+}
+
+type patientConn struct{ *net.TCPConn }
+
+// Write implements net.Conn.
+func (c patientConn) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	return c.TCPConn.Write(p)
+}
+
+// ReadFrom implements io.ReaderFrom: net/http hands files over here, and the kernel sends them (sendfile) piece by piece.
+func (c patientConn) ReadFrom(r io.Reader) (sent int64, err error) {
+	limited, ok := r.(*io.LimitedReader)
+	if !ok {
+		limited = &io.LimitedReader{R: r, N: 1<<63 - 1}
+	}
+	for limited.N > 0 {
+		if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+			return sent, err
+		}
+		piece := min(limited.N, writePiece)
+		n, err := c.TCPConn.ReadFrom(&io.LimitedReader{R: limited.R, N: piece})
+		sent += n
+		limited.N -= n
+		if err != nil || n < piece {
+			return sent, err
+		}
+	}
+	return sent, nil
+}
