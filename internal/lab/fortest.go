@@ -85,7 +85,7 @@ func (l *Lab) tell(t testing.TB) {
 	segments := slices.Clone(l.segments)
 	l.mu.Unlock()
 	for _, s := range segments {
-		if !s.capturing() {
+		if s.capture() == nil {
 			continue
 		}
 		lines, err := s.Decoded("")

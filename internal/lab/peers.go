@@ -45,8 +45,9 @@ func RouterAdvertiser(h *Host) *Process {
 	return Dnsmasq(h, "--enable-ra", "--dhcp-range=2001:db8::,ra-only,64", "--ra-param=eth0,4,0")
 }
 
-// Lease is what a DHCP client got: the values that udhcpc gives to its script, such as "ip", "mask", "siaddr", "boot_file",
-// "tftp", "serverid", "lease".
+// Lease is what a DHCP client got: the values that udhcpc gives to its script. Among them are "ip", "mask" (a number of bits),
+// "router", "lease" (seconds), "serverid" (option 54), "siaddr", "sname" and "boot_file" (fields of the header), "tftp" and
+// "bootfile" (options 66 and 67).
 type Lease map[string]string
 
 // Addr is the address of the lease.

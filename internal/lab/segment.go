@@ -197,6 +197,9 @@ func ipNet(p netip.Prefix) *net.IPNet {
 // MAC is the address of the host's end.
 func (c *Cable) MAC() net.HardwareAddr { return c.mac }
 
+// Segment is the segment at the other end.
+func (c *Cable) Segment() *Segment { return c.segment }
+
 // Interface is the name of the host's end.
 func (c *Cable) Interface() string { return c.iface }
 
