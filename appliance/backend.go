@@ -1,0 +1,205 @@
+package appliance
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"everboot/appliance/web"
+	"everboot/site"
+)
+
+// Status implements web.Backend.
+func (w *worker) Status() web.Status {
+	v := w.builder.View()
+	s := web.Status{
+		Node: w.cfg.Node, Version: w.opts.Version, Now: time.Now(), Started: w.started, View: v,
+		VIP: w.vipStatus(), Checks: w.checks(), Sessions: w.sessions(v), Warnings: warnings(v),
+	}
+	if w.dhcp != nil {
+		s.Leases = len(w.dhcp.Leases())
+	}
+	return s
+}
+
+// warnings says what somebody should look at.
+func warnings(v *site.View) []string {
+	var list []string
+	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	if !v.Registry.Reachable {
+		text := fmt.Sprintf("registry %s is not reachable", v.Registry.Kind)
+		if v.Registry.Error != "" {
+			text += ": " + v.Registry.Error
+		}
+		if v.FromDisk {
+			text += "; serving from the saved view"
+		} else {
+			text += "; serving from what it said before"
+		}
+		add("%s", text)
+	} else if v.Registry.Error != "" {
+		add("registry %s: %s", v.Registry.Kind, v.Registry.Error)
+	}
+	for _, s := range v.SortedStreamers() {
+		if !s.Registered {
+			add("streamer %s is up, but the registry no longer names it", s.Name)
+		}
+		for _, r := range s.Replicas {
+			for _, ver := range v.VDisks[r.VDisk].Versions {
+				if ver.Number == r.Version && ver.Digest != "" && ver.Digest != r.Digest {
+					add("streamer %s: its replica of %s version %d differs (%s, the version is %s); it is never served", s.Name, r.VDisk, r.Version, r.Digest.Short(), ver.Digest.Short())
+				}
+			}
+		}
+	}
+	for _, d := range v.SortedDevices() {
+		if _, reason := site.Boot(v, site.BootRequest{MAC: d.MAC, Client: site.ClientIPXE}); reason != site.Offered {
+			add("target %s would not boot: %s", cmp.Or(d.Name, d.MAC.String()), reason.Text())
+		}
+		if len(list) >= maxWarnings {
+			add("there are more")
+			break
+		}
+	}
+	return list
+}
+
+// maxWarnings keeps a site whose last streamer died from listing all its targets.
+const maxWarnings = 20
+
+// Explain implements web.Backend.
+func (w *worker) Explain(who string) (web.Explanation, error) {
+	v := w.builder.View()
+	mac, err := w.find(v, who)
+	if err != nil {
+		return web.Explanation{}, err
+	}
+	e := web.Explanation{MAC: mac, Events: w.timeline.Of(mac)}
+	d, known := v.Devices[mac]
+	if known {
+		e.Device = d.Name
+	}
+	if d.Address.IsValid() {
+		e.Address = d.Address.String()
+	} else if lease, ok := w.leaseOf(mac); ok {
+		e.Address = lease.String()
+	}
+	// The last stage of the chain needs everything that the earlier ones need.
+	offer, reason := site.Boot(v, site.BootRequest{MAC: mac, Client: site.ClientIPXE})
+	e.Boots, e.Reason, e.Text = reason == site.Offered, reason, w.reasonText(v, offer.Assignment, reason)
+	e.Assignment, e.Streamer = offer.Assignment, offer.Streamer
+	if offer.Server.IsValid() {
+		e.Server = offer.Server.String()
+	}
+	return e, nil
+}
+
+// reasonText adds to a reason what it is about.
+func (w *worker) reasonText(v *site.View, a site.Assignment, reason site.Reason) string {
+	text := reason.Text()
+	switch reason {
+	case site.TFTPDown:
+		text += prefixed(": ", v.Boot.TFTP.Reason)
+	case site.HTTPDown:
+		text += prefixed(": ", v.Boot.HTTP.Reason)
+	case site.NoHealthyStreamer, site.DigestDiffers, site.AllDraining:
+		for _, s := range v.SortedStreamers() {
+			for _, r := range s.Replicas {
+				if r.VDisk != a.VDisk.Name || r.Version != a.Version.Number {
+					continue
+				}
+				state := cmp.Or(string(s.Check.Health), "not probed yet")
+				switch {
+				case r.Digest != a.Version.Digest:
+					state = "holds " + r.Digest.Short()
+				case s.Check.Health == site.Up:
+					state = string(s.State)
+				}
+				text += fmt.Sprintf("; %s: %s%s", s.Name, state, prefixed(", ", s.Check.Reason))
+			}
+		}
+	}
+	return text
+}
+
+func prefixed(prefix, text string) string {
+	if text == "" {
+		return ""
+	}
+	return prefix + text
+}
+
+// find returns the MAC that somebody means by a MAC, a device's name or an IP address.
+func (w *worker) find(v *site.View, who string) (site.MAC, error) {
+	if addr, err := netip.ParseAddr(who); err == nil {
+		if mac := w.macAt(addr); !mac.IsZero() {
+			return mac, nil
+		}
+		return site.MAC{}, fmt.Errorf("nobody is known at %s: it is no device's address and no lease", addr)
+	}
+	for _, d := range v.Devices {
+		if d.Name != "" && d.Name == who {
+			return d.MAC, nil
+		}
+	}
+	mac, err := site.ParseMAC(who)
+	if err != nil {
+		return mac, fmt.Errorf("%q is no MAC address, no IP address and no device's name", who)
+	}
+	return mac, nil
+}
+
+// macAt returns who has an address: by reservation, or by lease. The zero MAC means that nobody knows.
+func (w *worker) macAt(addr netip.Addr) site.MAC {
+	addr = addr.Unmap()
+	if d, ok := w.builder.View().DeviceAt(addr); ok {
+		return d.MAC
+	}
+	if w.dhcp == nil {
+		return site.MAC{}
+	}
+	for _, l := range w.dhcp.Leases() {
+		if l.Address == addr {
+			return l.MAC
+		}
+	}
+	return site.MAC{}
+}
+
+func (w *worker) leaseOf(mac site.MAC) (netip.Addr, bool) {
+	if w.dhcp == nil {
+		return netip.Addr{}, false
+	}
+	for _, l := range w.dhcp.Leases() {
+		if l.MAC == mac {
+			return l.Address, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// Put implements web.Backend.
+func (w *worker) Put(ctx context.Context, kind site.Kind, key string, value []byte) error {
+	if err := site.CheckObject(kind, key, value); err != nil {
+		return err
+	}
+	return w.registry.Put(ctx, kind, key, value)
+}
+
+// Delete implements web.Backend.
+func (w *worker) Delete(ctx context.Context, kind site.Kind, key string) error {
+	return w.registry.Delete(ctx, kind, key)
+}
+
+// checks returns the appliance's own probes by name.
+func (w *worker) checks() []web.Check {
+	var list []web.Check
+	for name, c := range w.health.Results() {
+		list = append(list, web.Check{Name: name, Check: c})
+	}
+	slices.SortFunc(list, func(a, b web.Check) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}

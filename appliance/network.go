@@ -1,0 +1,53 @@
+package appliance
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// ownAddress returns the node's own IPv4 address: the first of its interface that is no VIP.
+func ownAddress(c *Config) (netip.Addr, error) {
+	addrs, err := interfaceAddrs(c.Interface)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, a := range addrs {
+		if !slices.ContainsFunc(c.VIP.Addresses, func(p netip.Prefix) bool { return p.Addr() == a.Addr() }) {
+			return a.Addr(), nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("interface %s has no IPv4 address of its own; give it one: ip address add ADDRESS/BITS dev %s", c.Interface, c.Interface)
+}
+
+func interfaceAddrs(name string) ([]netip.Prefix, error) {
+	link, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s does not exist; this host has: %s", name, strings.Join(interfaceNames(), ", "))
+	}
+	addrs, err := link.Addrs()
+	if err != nil {
+		return nil, fmt.Errorf("reading the addresses of %s: %w", name, err)
+	}
+	var list []netip.Prefix
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
+			list = append(list, p)
+		}
+	}
+	return list, nil
+}
+
+func interfaceNames() []string {
+	links, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, l := range links {
+		names = append(names, l.Name)
+	}
+	return names
+}
