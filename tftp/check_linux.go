@@ -12,8 +12,8 @@ import (
 // portOwner says which process has a port ("udp" or "tcp") and what to do about it.
 func portOwner(network string, port int) string {
 	inodes := make(map[string]bool)
-	for _, table := range []string{network, network + "6"} {
-		for _, inode := range portInodes("/proc/net/"+table, network, port) {
+	for _, table := range []string{network, network + "6"} { // of this thread: a network namespace belongs to a thread
+		for _, inode := range portInodes("/proc/thread-self/net/"+table, network, port) {
 			inodes["socket:["+inode+"]"] = true
 		}
 	}

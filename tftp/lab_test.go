@@ -1,0 +1,327 @@
+package tftp_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"everboot/internal/lab"
+	"everboot/site"
+	"everboot/tftp"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// envServe makes the test binary a server instead: pin/tftp opens a socket a transfer, so that a server must run wholly inside the
+// namespace of its host. The value is a folder with view.json and the root.
+const envServe = "EVERBOOT_TFTP_TEST_SERVE"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(envServe); dir != "" {
+		if err := serveDir(dir); err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(lab.TestMain(m))
+}
+
+// serveDir serves TFTP and HTTP until SIGTERM, tells events and at the end its counters.
+func serveDir(dir string) error {
+	view := func() *site.View {
+		var v site.View
+		data, err := os.ReadFile(filepath.Join(dir, "view.json"))
+		if err == nil {
+			err = json.Unmarshal(data, &v)
+		}
+		if err != nil {
+			panic(err)
+		}
+		return &v
+	}
+	log := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	files, err := tftp.NewFiles(tftp.FilesConfig{Root: filepath.Join(dir, "root")}, view)
+	if err != nil {
+		return err
+	}
+	events := func(e site.Event) { fmt.Println("event", e.What, e.MAC, e.Detail) }
+	server, err := tftp.NewServer(tftp.Config{}, files, events, log)
+	if err != nil {
+		return err
+	}
+	web, err := tftp.NewHTTP(tftp.HTTPConfig{}, files, view, events, log)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return server.Run(ctx) })
+	group.Go(func() error { return web.Run(ctx) })
+	go func() {
+		<-server.Ready()
+		<-web.Ready()
+		fmt.Println("ready")
+	}()
+	err = group.Wait()
+	counts, _ := json.Marshal(map[string]any{"tftp": server.Stats(), "http": web.Stats()})
+	fmt.Println("stats", string(counts))
+	return err
+}
+
+// bed is one server with two addresses, 198.18.0.2 and 198.18.0.10, and a client.
+type bed struct {
+	lab            *lab.Lab
+	lan            *lab.Segment
+	server, client *lab.Host
+	process        *lab.Process
+	dir            string
+	view           *site.View
+}
+
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	b := &bed{lab: lab.ForTest(t), dir: t.TempDir()}
+	b.lan = b.lab.Segment("lan")
+	b.server, b.client = b.lab.Host("server"), b.lab.Host("client")
+	b.server.Join(b.lan, "198.18.0.2/24", "198.18.0.10/24", "2001:db8::2/64")
+	b.client.Join(b.lan, "198.18.0.50/24")
+	if err := os.Mkdir(filepath.Join(b.dir, "root"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b.view = exampleView()
+	b.publish(t)
+	return b
+}
+
+// publish makes the view what the server reads.
+func (b *bed) publish(t *testing.T) {
+	t.Helper()
+	data, err := json.Marshal(b.view)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(b.dir, "view.json")
+	if err := os.WriteFile(path+".new", data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *bed) start(t *testing.T) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.process = b.server.StartWith(lab.Settings{Env: []string{envServe + "=" + b.dir}}, "boot", exe)
+	b.expect(t, "^ready$")
+}
+
+func (b *bed) expect(t *testing.T, pattern string) []string {
+	t.Helper()
+	match, err := b.process.Expect(pattern, 20*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return match
+}
+
+// stop returns the server's counters.
+func (b *bed) stop(t *testing.T) (counts struct {
+	TFTP tftp.Stats
+	HTTP tftp.HTTPStats
+}) {
+	t.Helper()
+	if err := b.process.Stop(5 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	match := b.expect(t, `^stats (.*)$`)
+	if err := json.Unmarshal([]byte(match[1]), &counts); err != nil {
+		t.Fatal(err)
+	}
+	return counts
+}
+
+// write puts a file of random bytes into the root.
+func (b *bed) write(t *testing.T, name string, size int) []byte {
+	t.Helper()
+	data := make([]byte, size)
+	rand.Read(data)
+	if err := os.WriteFile(filepath.Join(b.dir, "root", name), data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestClientsFetchTheRightBytes(t *testing.T) {
+	b := newBed(t)
+	lab.Need(t, "tftp", "busybox", "curl")
+	// Sizes at which lockstep transfers end in their own ways: an empty last block, one byte, block numbers past 65535 (512-byte blocks).
+	sizes := map[string]int{"even.bin": 1432 * 512, "odd.bin": 512*300 + 1, "empty.bin": 0, "big.bin": 512*66000 + 7}
+	content := make(map[string][]byte)
+	for name, size := range sizes {
+		content[name] = b.write(t, name, size)
+	}
+	b.start(t)
+	for name, want := range content {
+		for _, address := range []string{"198.18.0.2", "198.18.0.10"} {
+			got, err := lab.TFTPGet(b.client, address, name)
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("tftp-hpa, %s from %s: %d bytes of %d, %v", name, address, len(got), len(want), err)
+			}
+		}
+		for client, argv := range map[string][]string{
+			"busybox 1468": {"busybox", "tftp", "-g", "-b", "1468", "-r", name, "-l", "OUT", "198.18.0.10"},
+			"busybox 512":  {"busybox", "tftp", "-g", "-r", "/" + name, "-l", "OUT", "198.18.0.10"},
+			"curl http":    {"curl", "-sSf", "-o", "OUT", "http://198.18.0.10/" + name},
+		} {
+			if got, err := fetch(t, b.client, argv); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s, %s: %d bytes of %d, %v", client, name, len(got), len(want), err)
+			}
+		}
+	}
+	ranged := []string{"curl", "-sSf", "-r", "1000-299999", "-o", "OUT", "http://198.18.0.10/big.bin"}
+	if got, err := fetch(t, b.client, ranged); err != nil || !bytes.Equal(got, content["big.bin"][1000:300000]) {
+		t.Errorf("curl range: %d bytes, %v", len(got), err)
+	}
+	if _, err := lab.TFTPGet(b.client, "198.18.0.10", "none"); err == nil || !strings.Contains(err.Error(), "file not found") {
+		t.Errorf("missing file: %v", err)
+	}
+	counts := b.stop(t)
+	if c := counts.TFTP; c.Complete != 16 || c.NotFound != 1 || c.Failed+c.Aborted+c.SizeProbes+c.Malformed != 0 || c.Active != 0 {
+		t.Errorf("counters: %+v", c)
+	}
+}
+
+// fetch runs a client that writes to the file OUT.
+func fetch(t *testing.T, h *lab.Host, argv []string) ([]byte, error) {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "out")
+	real := make([]string, len(argv))
+	for i, a := range argv {
+		real[i] = strings.ReplaceAll(a, "OUT", out)
+	}
+	if _, err := h.Run(t.Context(), real...); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(out)
+}
+
+// TestAnswersLeaveFromTheAddressAsked: iPXE and EDK2 take a block from the address that they asked only.
+func TestAnswersLeaveFromTheAddressAsked(t *testing.T) {
+	b := newBed(t)
+	b.start(t)
+	for _, address := range []string{"198.18.0.2", "198.18.0.10"} {
+		conn, err := b.client.ListenPacket("udp4", "198.18.0.50:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(address), 69))
+		if _, err := conn.WriteTo([]byte("\x00\x01bootstrap.ipxe\x00octet\x00"), to); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 2000)
+		if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		_, from, err := conn.ReadFrom(buf)
+		if err != nil || from.(*net.UDPAddr).IP.String() != address {
+			t.Errorf("asked %s, answered from %v, %v", address, from, err)
+		}
+	}
+}
+
+func TestCheckNamesTheProcessThatHasThePort(t *testing.T) {
+	b := newBed(t)
+	b.start(t)
+	err := b.server.Do(func() error {
+		for what, errs := range map[string][]error{"tftp": tftp.Check(tftp.Config{}), "http": tftp.CheckHTTP(tftp.HTTPConfig{})} {
+			want := fmt.Sprintf("process %d (", b.process.PID())
+			if len(errs) != 1 || !strings.Contains(errs[0].Error(), want) {
+				return fmt.Errorf("%s: %v, want %q", what, errs, want)
+			}
+			t.Log(errs[0])
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMachineBIOS: QEMU's ROM is iPXE of 2019, and undionly.kpxe is today's.
+func TestMachineBIOS(t *testing.T) { machine(t, lab.BIOS) }
+
+// TestMachineUEFI: OVMF loads snponly.efi (and asks for its size first), which runs autoexec.ipxe without an address.
+func TestMachineUEFI(t *testing.T) { machine(t, lab.UEFI) }
+
+// machine lets a target wait for a streamer, then fail at a SAN where nobody listens, again and again. The first login server is a black hole.
+func machine(t *testing.T, firmware lab.Firmware) {
+	b := newBed(t)
+	lab.Need(t, "qemu-system-x86_64", "dnsmasq")
+	b.view.Boot.Address = netip.MustParseAddr("198.18.0.77")
+	b.view.Appliances = []site.Appliance{{Name: "a", Address: netip.MustParseAddr("198.18.0.2")}, {Name: "b", Address: netip.MustParseAddr("198.18.0.3")}}
+	setStreamers(b.view, site.Down)
+	b.publish(t)
+	b.start(t)
+	lab.Dnsmasq(b.server, "--dhcp-range=198.18.0.100,198.18.0.199", "--dhcp-userclass=set:ipxe,iPXE", "--dhcp-match=set:efi,option:client-arch,7",
+		"--dhcp-boot=tag:ipxe,bootstrap.ipxe,,198.18.0.2", "--dhcp-boot=tag:!ipxe,tag:efi,snponly.efi,,198.18.0.2",
+		"--enable-ra", "--dhcp-range=2001:db8::,ra-only,64", "--ra-param=eth0,4,0")
+	m, err := b.lab.Machine(lab.MachineConfig{Name: "target", Segment: b.lan, Firmware: firmware, MAC: "52:54:00:00:00:01", DiskMB: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"everboot: bootstrap", `asking 198\.18\.0\.77 for the script of 52:54:00:00:00:01`, `asking 198\.18\.0\.2 for the script`,
+		`52:54:00:00:00:01 cannot boot now \(no-healthy-streamer\)`, "streamers hold its vDisk version, but none of them is up",
+	} {
+		if _, err := m.Expect(want, 2*time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	setStreamers(b.view, site.Up)
+	b.view.Boot.Address = netip.MustParseAddr("198.18.0.10") // up, without a SAN; the bootstrap still asks its own list
+	b.publish(t)
+	for _, want := range []string{
+		`t1 boots debian version 1 \(0123456789abcdef\) from 198\.18\.0\.10`, "that failed, starting again in 1 s",
+		"t1 boots debian", "that failed, starting again in 2 s", "t1 boots debian", "that failed, starting again in 4 s", `asking 198\.18\.0\.2`,
+	} {
+		if _, err := m.Expect(want, 2*time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.expect(t, "event http 52:54:00:00:00:01 script")
+	m.Stop()
+	counts := b.stop(t)
+	t.Logf("%+v", counts)
+	if firmware == lab.UEFI && counts.TFTP.SizeProbes == 0 {
+		t.Error("OVMF's question for the size was not counted as such")
+	}
+	if counts.TFTP.Failed+counts.TFTP.Aborted != 0 {
+		t.Errorf("failed transfers: %+v", counts.TFTP)
+	}
+}
+
+func setStreamers(v *site.View, h site.Health) {
+	for name, s := range v.Streamers {
+		s.Check.Health = h
+		v.Streamers[name] = s
+	}
+}

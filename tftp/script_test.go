@@ -1,0 +1,111 @@
+package tftp_test
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"everboot/site"
+	"everboot/tftp"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata")
+
+var t1 = site.MAC{0x52, 0x54, 0, 0, 0, 1}
+
+const digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+// exampleView has one target, t1, whose vDisk one streamer holds.
+func exampleView() *site.View {
+	v := site.Empty("berlin", "embedded")
+	v.Boot.Address = netip.MustParseAddr("198.18.0.10")
+	v.Appliances = []site.Appliance{{Name: "a", Address: netip.MustParseAddr("198.18.0.2")}}
+	v.Devices[t1] = site.Device{MAC: t1, Name: "t1", VDisk: "debian"}
+	v.VDisks["debian"] = site.VDisk{Name: "debian", Versions: []site.Version{{Number: 1, Digest: digest}}}
+	v.Streamers["s1"] = site.Streamer{
+		Name: "s1", Site: "berlin", Addresses: []netip.AddrPort{netip.MustParseAddrPort("198.18.0.21:3260")}, State: site.Active,
+		Replicas: []site.Replica{{VDisk: "debian", Version: 1, Digest: digest, Size: 1 << 30}},
+		Check:    site.Check{Health: site.Up}, Registered: true,
+	}
+	return v
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs; see it with -update and git diff. Got:\n%s", path, got)
+	}
+}
+
+func TestBootstrap(t *testing.T) {
+	for name, hosts := range map[string][]string{
+		"bootstrap-none.ipxe": nil,
+		"bootstrap-four.ipxe": {"198.18.0.10", "198.18.0.2:8080", "[2001:db8::2]", "boot.example.net"},
+	} {
+		golden(t, name, tftp.Bootstrap(hosts))
+	}
+}
+
+func TestHosts(t *testing.T) {
+	addrs := []netip.Addr{netip.MustParseAddr("198.18.0.10"), netip.MustParseAddr("2001:db8::2")}
+	for port, want := range map[uint16]string{80: "198.18.0.10 [2001:db8::2]", 8080: "198.18.0.10:8080 [2001:db8::2]:8080"} {
+		if got := strings.Join(tftp.Hosts(addrs, port), " "); got != want {
+			t.Errorf("port %d: %s, want %s", port, got, want)
+		}
+	}
+}
+
+func TestScript(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*site.View)
+		asked  tftp.Asked
+		reason site.Reason
+	}{
+		{"sanboot", func(*site.View) {}, tftp.Asked{Host: "198.18.0.2"}, site.Offered},
+		{"kernel", func(v *site.View) {
+			d := v.VDisks["debian"]
+			d.Kernel, d.Initrd, d.Cmdline = "/debian/vmlinuz 6.1", "debian/initrd.img", "root=/dev/sda1 ro\necho injected"
+			v.VDisks["debian"] = d
+		}, tftp.Asked{Host: "198.18.0.2:8080", SANPort: 3261}, site.Offered},
+		{"no-streamer", func(v *site.View) { setStreamers(v, site.Down) }, tftp.Asked{Host: "198.18.0.2"}, site.NoHealthyStreamer},
+		{"unknown-device", func(v *site.View) { delete(v.Devices, t1) }, tftp.Asked{Host: "198.18.0.2"}, site.UnknownDevice},
+		{"no-address", func(v *site.View) { v.Boot.Address = netip.Addr{} }, tftp.Asked{Host: "198.18.0.2"}, site.NoBootAddress},
+	} {
+		v := exampleView()
+		c.change(v)
+		script, reason := tftp.Script(v, t1, c.asked)
+		if reason != c.reason {
+			t.Errorf("%s: %s, want %s", c.name, reason, c.reason)
+		}
+		golden(t, "script-"+c.name+".ipxe", script)
+	}
+}
+
+func TestSANURI(t *testing.T) {
+	for _, c := range []struct {
+		server string
+		port   uint16
+		want   string
+	}{
+		{"198.18.0.10", 0, "iscsi:198.18.0.10::3260:1:iqn.x:y"},
+		{"2001:db8::10", 3261, "iscsi:[2001:db8::10]::3261:1:iqn.x:y"},
+	} {
+		if got := tftp.SANURI(netip.MustParseAddr(c.server), c.port, "iqn.x:y"); got != c.want {
+			t.Errorf("%s, want %s", got, c.want)
+		}
+	}
+}
