@@ -1,0 +1,160 @@
+package dhcp
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Defaults of Config and Subnet.
+const (
+	DefaultLease = time.Hour
+	// DefaultQueueLength is about 0.2 s of work for one core: a client that waits longer has sent its message again.
+	DefaultQueueLength = 1024
+	minLease           = time.Minute
+)
+
+// Config says where and what the server serves.
+type Config struct {
+	Interface     string       // to listen on
+	ServerAddress netip.Addr   // this node's own address on it: the server identifier (option 54), and the source of every answer
+	Subnets       []Subnet     // the one with ServerAddress in it is the interface's; the others are reached through relay agents
+	Peers         []netip.Addr // the server addresses of the other appliances of the site; each has a list like this, with the others in it
+	LeaseFile     string       // a file of this node alone
+	QueueLength   int          // messages that may wait for an answer; more are dropped and counted. Default DefaultQueueLength
+}
+
+// Subnet is a network that the server serves.
+type Subnet struct {
+	Network netip.Prefix
+	Range   [2]netip.Addr // first and last address of the pool; both zero: reservations only
+	Router  netip.Addr    // option 3; zero: none
+	DNS     []netip.Addr  // option 6
+	Domain  string        // option 15
+	Lease   time.Duration // default DefaultLease
+}
+
+func (s Subnet) lease() time.Duration {
+	if s.Lease == 0 {
+		return DefaultLease
+	}
+	return s.Lease
+}
+
+func (s Subnet) hasRange() bool { return s.Range[0].IsValid() || s.Range[1].IsValid() }
+
+func (s Subnet) inRange(a netip.Addr) bool {
+	return s.hasRange() && s.Range[0].Compare(a) <= 0 && a.Compare(s.Range[1]) <= 0
+}
+
+// Validate returns an error with one line for each thing that is wrong with the configuration by itself.
+func (c Config) Validate() error { return errors.Join(c.problems()...) }
+
+func (c Config) problems() []error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("dhcp: "+format, args...)) }
+	if c.Interface == "" {
+		bad("no interface: name the one to serve")
+	}
+	if !c.ServerAddress.Is4() || c.ServerAddress.IsUnspecified() {
+		bad("server address %s: use an IPv4 address of this node", c.ServerAddress)
+	}
+	if c.LeaseFile == "" {
+		bad("no lease file: give the path of one")
+	}
+	if c.QueueLength < 0 {
+		bad("queue length %d: use 1 or more, or 0 for %d", c.QueueLength, DefaultQueueLength)
+	}
+	for i, p := range c.Peers {
+		switch {
+		case !p.Is4():
+			bad("peer %s: use an IPv4 address", p)
+		case p == c.ServerAddress:
+			bad("peer %s: this is the node itself; name only the others", p)
+		case slices.Contains(c.Peers[:i], p):
+			bad("peer %s: named twice", p)
+		}
+	}
+	if len(c.Subnets) == 0 {
+		bad("no subnet: add a [[dhcp.subnet]] for the network of %s", c.ServerAddress)
+	} else if c.ServerAddress.Is4() && !slices.ContainsFunc(c.Subnets, func(s Subnet) bool { return s.Network.Contains(c.ServerAddress) }) {
+		bad("no subnet has the server's address %s in it: add a [[dhcp.subnet]] for the network of %s", c.ServerAddress, c.Interface)
+	}
+	for i, s := range c.Subnets {
+		errs = append(errs, s.problems()...)
+		for _, other := range c.Subnets[:i] {
+			if other.Network.IsValid() && s.Network.IsValid() && other.Network.Overlaps(s.Network) {
+				bad("subnets %s and %s overlap: a network may stand there once", other.Network, s.Network)
+			}
+		}
+	}
+	return errs
+}
+
+func (s Subnet) problems() []error {
+	var errs []error
+	bad := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("dhcp subnet %s: "+format, append([]any{s.Network}, args...)...))
+	}
+	if !s.Network.IsValid() || !s.Network.Addr().Is4() {
+		bad("use an IPv4 network such as 198.18.0.0/24")
+		return errs
+	}
+	if s.Network != s.Network.Masked() {
+		bad("the address has bits outside the network; use %s", s.Network.Masked())
+	}
+	if s.Network.Bits() > 30 {
+		bad("a network of %d bits has no room for clients; use 30 or fewer", s.Network.Bits())
+	}
+	errs = append(errs, s.rangeProblems()...)
+	if s.Router.IsValid() && !s.Network.Contains(s.Router) {
+		bad("router %s is not in the network", s.Router)
+	}
+	for _, d := range s.DNS {
+		if !d.Is4() {
+			bad("DNS server %s: use an IPv4 address", d)
+		}
+	}
+	if len(s.DNS) > 16 {
+		bad("%d DNS servers: use at most 16", len(s.DNS))
+	}
+	if len(s.Domain) > 253 {
+		bad("domain %q is longer than 253 characters", s.Domain)
+	}
+	if s.Lease != 0 && s.Lease < minLease {
+		bad("lease %s: use %s or more", s.Lease, minLease)
+	}
+	return errs
+}
+
+func (s Subnet) rangeProblems() []error {
+	if !s.hasRange() {
+		return nil
+	}
+	first, last := s.Range[0], s.Range[1]
+	bad := func(format string, args ...any) []error {
+		return []error{fmt.Errorf("dhcp subnet %s: range %s-%s: "+format, append([]any{s.Network, first, last}, args...)...)}
+	}
+	switch {
+	case !first.Is4() || !last.Is4():
+		return bad("give the first and the last IPv4 address")
+	case !s.Network.Contains(first) || !s.Network.Contains(last):
+		return bad("it is not inside the network")
+	case last.Less(first):
+		return bad("the last address is below the first")
+	case first == s.Network.Addr() || last == broadcast(s.Network):
+		return bad("leave out %s and %s, the network's own and its broadcast address", s.Network.Addr(), broadcast(s.Network))
+	}
+	return nil
+}
+
+// broadcast returns the last address of an IPv4 network.
+func broadcast(n netip.Prefix) netip.Addr {
+	a := n.Masked().Addr().As4()
+	for i := n.Bits(); i < 32; i++ {
+		a[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(a)
+}

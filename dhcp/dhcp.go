@@ -1,0 +1,140 @@
+// Package dhcp gives addresses to a site's machines and tells those that boot where to boot from.
+//
+// Handle is the whole service as a function of the time, the site view, one message and the state of the leases: no clock, no socket,
+// no disk. Server owns the state and puts Handle behind coredhcp, the frame that listens on port 67; a lease is on disk before its
+// ACK leaves.
+//
+// Two or more appliances answer at once, each under its own server identifier (option 54). Reservations are answered by all of them with
+// the same answer. Of a pool, each address belongs to one appliance by hash, so that no address is given twice without a word
+// between them.
+//
+// coredhcp never delivers a DECLINE; Handle knows what to do with one, and gets it when a listener of our own does what the
+// frame cannot (DECLINE, port 4011, proxyDHCP).
+package dhcp
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"everboot/site"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// Reason says why a message got the answer that it got. The same value stands in tests, metrics, events and `everboot explain`.
+type Reason string
+
+// The reasons for an answer with an address, for a NAK, and for silence.
+const (
+	Reserved  Reason = "reserved"   // the address is the device's reservation
+	Pooled    Reason = "pooled"     // an address of our part of the pool
+	Renewed   Reason = "renewed"    // it goes on with the lease that it has
+	Readopted Reason = "re-adopted" // it goes on with a lease that we had no record of, and nobody else has
+	Informed  Reason = "informed"   // it has an address and asked for options only
+	Freed     Reason = "freed"      // RELEASE: the address is free again
+	Isolated  Reason = "isolated"   // DECLINE: the address is in quarantine
+
+	WrongNetwork Reason = "wrong-network"  // NAK: it asks for an address that does not belong to where it is
+	NotIts       Reason = "not-its"        // NAK: the address that it asks for belongs to somebody else, or it has another one
+	OtherServer  Reason = "other-server"   // it took another server's offer (option 54)
+	NoRecord     Reason = "no-record"      // it asks for a lease that we know nothing of; its server may
+	NoSubnet     Reason = "no-subnet"      // there is no [[dhcp.subnet]] for where it is
+	NoPool       Reason = "no-pool"        // it has no reservation and its subnet has no range
+	PoolEmpty    Reason = "pool-exhausted" // no address of our part of the pool is free
+	NotALease    Reason = "not-a-lease"    // RELEASE or DECLINE of an address that it does not have
+	BadHardware  Reason = "bad-hardware"   // its hardware address is not an Ethernet address of one machine
+	Malformed    Reason = "malformed"      // the message contradicts RFC 2131
+	Unsupported  Reason = "unsupported"    // BOOTP without DHCP, or a message that only servers send
+	Overloaded   Reason = "overloaded"     // more messages waited than QueueLength
+)
+
+var reasonText = map[Reason]string{
+	Reserved:     "the address is its reservation",
+	Pooled:       "an address of our part of the pool",
+	Renewed:      "it goes on with the lease that it has",
+	Readopted:    "it goes on with an address that we had no record of and that nobody else has",
+	Informed:     "it has an address and asked for options only",
+	Freed:        "it gave its address back",
+	Isolated:     "it found somebody else at the address, which nobody gets for a while",
+	WrongNetwork: "it asks for an address that does not belong to the network where it is",
+	NotIts:       "the address that it asks for is not, or not any more, its own",
+	OtherServer:  "it took another server's offer",
+	NoRecord:     "it asks for a lease that we know nothing of",
+	NoSubnet:     "there is no [[dhcp.subnet]] for the network where it is",
+	NoPool:       "it has no reservation, and its subnet has no range",
+	PoolEmpty:    "no address of our part of the pool is free: make the range larger or the lease shorter",
+	NotALease:    "it gives back an address that it does not have",
+	BadHardware:  "its hardware address is not the Ethernet address of one machine",
+	Malformed:    "the message is malformed",
+	Unsupported:  "we do not serve this kind of message",
+	Overloaded:   "more messages arrived than we can answer",
+}
+
+// Text returns the reason as a sentence without a full stop.
+func (r Reason) Text() string { return reasonText[r] }
+
+// Reasons returns every reason, sorted.
+func Reasons() []Reason { return slices.Sorted(maps.Keys(reasonText)) }
+
+// Decision is what became of one message.
+type Decision struct {
+	At      time.Time   `json:"at"`
+	MAC     site.MAC    `json:"mac"`
+	Message string      `json:"message"` // discover, request, release, decline, inform
+	Answer  string      `json:"answer"`  // offer, ack, nak, or empty: silence
+	Reason  Reason      `json:"reason"`
+	Address netip.Addr  `json:"address,omitzero"` // given, or asked for
+	Client  site.Client `json:"client,omitempty"`
+	Arch    site.Arch   `json:"arch"`
+	Boot    site.Reason `json:"boot,omitempty"`   // why there are boot options in the answer, or none
+	Server  netip.Addr  `json:"server,omitzero"`  // siaddr, if Boot is offered
+	File    string      `json:"file,omitempty"`   // the boot file, if Boot is offered
+	Vendor  string      `json:"vendor,omitempty"` // the vendor class that it sent (option 60)
+}
+
+// String returns the decision as one line without time and MAC.
+func (d Decision) String() string {
+	s := d.Message
+	if d.Answer != "" {
+		s += " → " + d.Answer
+		if d.Address.IsValid() {
+			s += " " + d.Address.String()
+		}
+	} else {
+		s += " not answered"
+	}
+	s += ": " + d.Reason.Text()
+	switch d.Boot {
+	case "", site.NotABootClient:
+	case site.Offered:
+		s += fmt.Sprintf("; boot file %s from %s", d.File, d.Server)
+	default:
+		s += "; no boot file: " + d.Boot.Text()
+	}
+	return s
+}
+
+// event returns what the decision's name is in a target's boot timeline.
+func (d Decision) event() site.Event {
+	what := d.Answer
+	if what == "" {
+		what = d.Message
+	}
+	return site.Event{At: d.At, MAC: d.MAC, What: what, Detail: d.String()}
+}
+
+var messageNames = map[dhcpv4.MessageType]string{
+	dhcpv4.MessageTypeDiscover: "discover", dhcpv4.MessageTypeRequest: "request", dhcpv4.MessageTypeRelease: "release",
+	dhcpv4.MessageTypeDecline: "decline", dhcpv4.MessageTypeInform: "inform",
+	dhcpv4.MessageTypeOffer: "offer", dhcpv4.MessageTypeAck: "ack", dhcpv4.MessageTypeNak: "nak",
+}
+
+func messageName(t dhcpv4.MessageType) string {
+	if name, ok := messageNames[t]; ok {
+		return name
+	}
+	return "other"
+}

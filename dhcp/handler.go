@@ -1,0 +1,322 @@
+package dhcp
+
+import (
+	"cmp"
+	"net/netip"
+	"time"
+
+	"everboot/dhcp/leases"
+	"everboot/site"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+const (
+	// offerHold is how long an offered address is kept for a client that has not asked for it: PXE ROMs repeat a DISCOVER after 4, 8, 16
+	// and 32 s, and ask within seconds of an offer.
+	offerHold = 30 * time.Second
+	// quarantine is how long an address that a client declined is given to nobody: a lease of the usual length, so that
+	// whoever sits there without one has probably gone.
+	quarantine = time.Hour
+)
+
+// Effects is what must happen besides the answer.
+type Effects struct {
+	Save     []leases.Lease // must be on disk before the answer leaves
+	Decision Decision
+	Events   []site.Event
+}
+
+// Handle decides on one message. The answer is nil where RFC 2131 wants silence. A nil view is one that knows nobody: everybody
+// gets an address from a pool, and no boot file.
+func Handle(now time.Time, view *site.View, q *dhcpv4.DHCPv4, s *State) (*dhcpv4.DHCPv4, Effects) {
+	if view == nil {
+		view = &site.View{}
+	}
+	s.look(view)
+	r, reason := read(q)
+	h := &exchange{State: s, now: now, r: r}
+	if reason == "" {
+		reason = h.dispatch()
+	}
+	return h.finish(reason)
+}
+
+// exchange is one message on its way to an answer.
+type exchange struct {
+	*State
+	now  time.Time
+	r    request
+	sub  Subnet
+	addr netip.Addr // given, or asked for
+	save []leases.Lease
+
+	kind  dhcpv4.MessageType // of the answer; none: silence
+	reply *dhcpv4.DHCPv4
+	offer site.Offer
+	boot  site.Reason
+}
+
+func (h *exchange) dispatch() Reason {
+	switch h.r.kind {
+	case dhcpv4.MessageTypeDiscover:
+		return h.discover()
+	case dhcpv4.MessageTypeRequest:
+		return h.request()
+	case dhcpv4.MessageTypeRelease:
+		return h.release()
+	case dhcpv4.MessageTypeDecline:
+		return h.decline()
+	case dhcpv4.MessageTypeInform:
+		return h.inform()
+	}
+	return Unsupported
+}
+
+// discover answers with what the client would get (RFC 2131 §4.3.1).
+func (h *exchange) discover() Reason {
+	var ok bool
+	if h.sub, ok = h.subnetFor(h.r); !ok {
+		return NoSubnet
+	}
+	reason := h.choose()
+	if !h.addr.IsValid() {
+		return reason
+	}
+	h.table.Offer(h.now, h.lease(), offerHold)
+	h.kind = dhcpv4.MessageTypeOffer
+	return reason
+}
+
+// choose finds the address for a DISCOVER: the reservation, what the client has, what it had last, what it asks for, any other.
+func (h *exchange) choose() Reason {
+	if a, ok := h.reservation(h.r.mac, h.sub); ok && h.reservable(h.now, a, h.r.mac) {
+		h.addr = a
+		return Reserved
+	}
+	// What it holds stays its own, also in a part of the pool that is another appliance's since the list of peers changed.
+	had, known := h.table.Of(h.now, h.r.client, h.sub.Network)
+	if known && (had.Live() && !h.avoid(h.r.mac)(had.Address) || h.free(h.now, had.Address, h.r, h.sub)) {
+		h.addr = had.Address
+		return Pooled
+	}
+	if h.free(h.now, h.r.requested, h.r, h.sub) {
+		h.addr = h.r.requested
+		return Pooled
+	}
+	if !h.sub.hasRange() {
+		return NoPool
+	}
+	a, ok := h.table.Pick(h.now, h.sub.Network, h.avoid(h.r.mac))
+	if !ok {
+		return PoolEmpty
+	}
+	h.addr = a
+	return Pooled
+}
+
+// request tells the states of a client apart by what it fills in (RFC 2131 §4.3.2).
+func (h *exchange) request() Reason {
+	switch {
+	case h.r.server.IsValid():
+		return h.selecting()
+	case h.r.ciaddr.IsValid():
+		return h.extending()
+	case h.r.requested.IsValid():
+		return h.rebooting()
+	}
+	return Malformed
+}
+
+// selecting answers a client that has chosen between offers. Option 54 says whose it took; coredhcp does not look at it.
+func (h *exchange) selecting() Reason {
+	var ok bool
+	if h.sub, ok = h.subnetFor(h.r); !ok {
+		return NoSubnet
+	}
+	// Some renew with option 54 filled in and no option 50, which is wrong, but clear.
+	h.addr = cmp.Or(h.r.requested, h.r.ciaddr)
+	if h.r.server != h.cfg.ServerAddress {
+		h.table.Forget(h.now, h.r.client, h.sub.Network)
+		h.table.Forget(h.now, leases.ClientOf(nil, h.r.mac), h.sub.Network)
+		return OtherServer
+	}
+	if !h.addr.IsValid() {
+		return Malformed
+	}
+	if !h.sub.Network.Contains(h.addr) {
+		return h.nak(WrongNetwork)
+	}
+	if reason := h.claim(); reason != NoRecord {
+		return reason
+	}
+	// We may have forgotten an offer, in a restart: if the address can be given to it, it is as if we had not.
+	if !h.free(h.now, h.addr, h.r, h.sub) {
+		return h.nak(NotIts)
+	}
+	return h.ack(Pooled)
+}
+
+// rebooting answers a client that starts with an address that it remembers (INIT-REBOOT).
+func (h *exchange) rebooting() Reason {
+	var ok bool
+	if h.sub, ok = h.subnetFor(h.r); !ok {
+		return NoSubnet
+	}
+	h.addr = h.r.requested
+	if !h.sub.Network.Contains(h.addr) {
+		return h.nak(WrongNetwork)
+	}
+	return h.claim()
+}
+
+// extending answers a client that uses its address: RENEWING asks us alone, REBINDING asks everybody, and coredhcp does not tell
+// which of the two it was. Silence costs the client nothing before its lease runs out, a NAK takes away the address that its
+// disk hangs on: so there is a NAK only if somebody else has the address.
+func (h *exchange) extending() Reason {
+	h.addr = h.r.ciaddr
+	var ok bool
+	if h.sub, ok = h.subnetOf(h.addr); !ok {
+		return NoSubnet
+	}
+	if l, known := h.table.At(h.now, h.addr); known && l.Live() && l.State == leases.Bound && l.Client == h.r.client {
+		return h.ack(Renewed)
+	}
+	if reason := h.claim(); reason != NoRecord {
+		return reason
+	}
+	if !h.free(h.now, h.addr, h.r, h.sub) {
+		return NoRecord
+	}
+	return h.ack(Readopted)
+}
+
+// claim decides whether the client may have h.addr, as far as we know of it. NoRecord means that we know nothing, and h.kind stays none.
+func (h *exchange) claim() Reason {
+	mine, reserved := h.reservation(h.r.mac, h.sub)
+	if reserved && mine == h.addr {
+		if h.reservable(h.now, h.addr, h.r.mac) {
+			return h.ack(Reserved)
+		}
+		return h.nak(NotIts)
+	}
+	if h.avoid(h.r.mac)(h.addr) {
+		return h.nak(NotIts)
+	}
+	l, known := h.table.At(h.now, h.addr)
+	switch {
+	case known && l.Live() && (l.Client != h.r.client || l.State == leases.Declined):
+		return h.nak(NotIts)
+	// A device with a reservation starts again with the address that it had before: it is told at its start, never in between.
+	case reserved && h.reservable(h.now, mine, h.r.mac) && !h.r.ciaddr.IsValid():
+		return h.nak(NotIts)
+	case known && l.Client == h.r.client && (l.Live() || h.free(h.now, h.addr, h.r, h.sub)):
+		return h.ack(Pooled)
+	}
+	// It has another address from us.
+	if other, ok := h.table.Of(h.now, h.r.client, h.sub.Network); ok && other.State == leases.Bound && !h.r.ciaddr.IsValid() {
+		return h.nak(NotIts)
+	}
+	return NoRecord
+}
+
+// release frees an address. It is never answered (RFC 2131 §4.3.4).
+func (h *exchange) release() Reason {
+	if h.addr = h.r.ciaddr; !h.addr.IsValid() {
+		return Malformed
+	}
+	if h.r.server.IsValid() && h.r.server != h.cfg.ServerAddress {
+		return OtherServer
+	}
+	l, ok := h.table.Release(h.now, h.addr, h.holder(h.addr, h.r))
+	if !ok {
+		return NotALease
+	}
+	h.save = append(h.save, l)
+	return Freed
+}
+
+// decline takes an address out of use for a while. It is never answered (RFC 2131 §4.3.3).
+func (h *exchange) decline() Reason {
+	if h.addr = h.r.requested; !h.addr.IsValid() {
+		return Malformed
+	}
+	if h.r.server != h.cfg.ServerAddress {
+		return OtherServer
+	}
+	l, ok := h.table.Decline(h.now, h.addr, h.holder(h.addr, h.r), quarantine)
+	if !ok {
+		return NotALease
+	}
+	h.save = append(h.save, l)
+	return Isolated
+}
+
+// inform gives options to a client that has its address from elsewhere (RFC 2131 §4.3.5).
+func (h *exchange) inform() Reason {
+	if h.addr = h.r.ciaddr; !h.addr.IsValid() {
+		return Malformed
+	}
+	var ok bool
+	if h.sub, ok = h.subnetOf(h.addr); !ok {
+		return NoSubnet
+	}
+	h.kind = dhcpv4.MessageTypeAck
+	return Informed
+}
+
+func (h *exchange) lease() leases.Lease {
+	a, reserved := h.reservation(h.r.mac, h.sub)
+	return leases.Lease{Address: h.addr, Client: h.holder(h.addr, h.r), MAC: h.r.mac, Name: h.r.name, Reserved: reserved && a == h.addr}
+}
+
+func (h *exchange) ack(reason Reason) Reason {
+	h.save = append(h.save, h.table.Bind(h.now, h.lease(), h.sub.lease()))
+	h.kind = dhcpv4.MessageTypeAck
+	return reason
+}
+
+func (h *exchange) nak(reason Reason) Reason {
+	h.kind = dhcpv4.MessageTypeNak
+	return reason
+}
+
+// finish makes the answer and the record of it.
+func (h *exchange) finish(reason Reason) (*dhcpv4.DHCPv4, Effects) {
+	switch h.kind {
+	case dhcpv4.MessageTypeNak:
+		h.reply = refusal(h.r, h.cfg.ServerAddress, reason)
+	case dhcpv4.MessageTypeOffer, dhcpv4.MessageTypeAck:
+		h.offer, h.boot = site.Boot(h.view, h.r.boot)
+		h.reply = h.answer(reason)
+	}
+	d := Decision{
+		At: h.now, MAC: h.r.mac, Message: messageName(h.r.kind), Reason: reason, Address: h.addr,
+		Client: h.r.boot.Client, Arch: h.r.boot.Arch, Boot: h.boot, Vendor: h.r.vendor,
+	}
+	if h.reply != nil {
+		d.Answer = messageName(h.kind)
+	}
+	if h.boot == site.Offered {
+		d.Server, d.File = h.offer.Server, h.offer.File
+	}
+	e := Effects{Save: h.save, Decision: d}
+	if !d.MAC.IsZero() {
+		if h.r.kind == dhcpv4.MessageTypeDiscover && h.reply != nil {
+			e.Events = append(e.Events, site.Event{At: h.now, MAC: d.MAC, What: d.Message, Detail: asks(d)})
+		}
+		e.Events = append(e.Events, d.event())
+	}
+	return h.reply, e
+}
+
+// asks returns who sent a DISCOVER, in words.
+func asks(d Decision) string {
+	switch d.Client {
+	case site.ClientIPXE:
+		return "iPXE asks for an address and its script"
+	case site.ClientPXE, site.ClientHTTP:
+		return "firmware (" + d.Vendor + ") asks for an address and a boot file"
+	}
+	return "asks for an address"
+}

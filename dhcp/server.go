@@ -1,0 +1,287 @@
+package dhcp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"everboot/dhcp/leases"
+	"everboot/site"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+const (
+	// reopenAfter is the pause before the sockets are opened again when one of them failed, such as when the interface went away.
+	reopenAfter = time.Second
+	// maxBatch is how many answers wait for one write to the disk at most; it bounds what a failing disk makes them lose.
+	maxBatch = 512
+)
+
+// store keeps leases; *leases.Store is the real one.
+type store interface {
+	Commit([]leases.Lease) error
+	Close() error
+}
+
+// Server is the DHCP service of one interface.
+type Server struct {
+	cfg    Config
+	view   func() *site.View
+	events func(site.Event)
+	log    *slog.Logger
+	local  netip.Prefix
+	ready  chan struct{}
+	queue  chan *dhcpv4.DHCPv4
+	listen func(Config, func(*dhcpv4.DHCPv4)) (transport, error)
+
+	opened bool
+	store  store
+	net    transport
+
+	mu     sync.Mutex // guards what follows
+	state  *State
+	recent *recent
+	stats  Stats
+}
+
+// outgoing is an answer that waits for its lease to be on disk. Without an answer it is a lease alone.
+type outgoing struct {
+	save    []leases.Lease
+	payload []byte
+	to      destination
+}
+
+// New returns a server. Nothing is opened before Open or Run. view may return nil; events is called from one goroutine
+// and must not block; it may be nil.
+func New(cfg Config, view func() *site.View, events func(site.Event), log *slog.Logger) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.QueueLength == 0 {
+		cfg.QueueLength = DefaultQueueLength
+	}
+	if events == nil {
+		events = func(site.Event) {}
+	}
+	s := &Server{
+		cfg: cfg, view: view, events: events, log: log, listen: listen,
+		ready: make(chan struct{}), queue: make(chan *dhcpv4.DHCPv4, cfg.QueueLength),
+		state: NewState(cfg), recent: newRecent(), stats: newStats(),
+	}
+	i := slices.IndexFunc(cfg.Subnets, func(sub Subnet) bool { return sub.Network.Contains(cfg.ServerAddress) })
+	s.local = cfg.Subnets[i].Network
+	return s, nil
+}
+
+// Open opens the lease file and the sockets, in the network namespace of the calling thread. Run does it if nobody did. After
+// Open, Run must be called: it closes them.
+func (s *Server) Open() error {
+	st, list, err := leases.Open(s.cfg.LeaseFile)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	stale := s.state.Load(time.Now(), list)
+	s.mu.Unlock()
+	if err := st.Delete(stale); err != nil {
+		st.Close()
+		return err
+	}
+	if s.net, err = s.listen(s.cfg, s.receive); err != nil {
+		st.Close()
+		return err
+	}
+	s.store, s.opened = st, true
+	s.log.Info("DHCP serves", "interface", s.cfg.Interface, "server", s.cfg.ServerAddress, "leases", len(list)-len(stale))
+	return nil
+}
+
+// Ready is closed when messages are answered.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Run serves until ctx ends, and closes what Open opened. When a socket fails, it is opened again until it works.
+func (s *Server) Run(ctx context.Context) error {
+	if !s.opened {
+		if err := s.Open(); err != nil {
+			return err
+		}
+	}
+	defer s.store.Close()
+	close(s.ready)
+	for {
+		err := s.serve(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.log.Error("DHCP lost its sockets; opening them again", "interface", s.cfg.Interface, "error", err)
+		for s.net == nil {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(reopenAfter):
+			}
+			if s.net, err = s.listen(s.cfg, s.receive); err != nil {
+				s.net = nil
+				s.log.Warn("DHCP cannot open its sockets yet", "interface", s.cfg.Interface, "error", err)
+			}
+		}
+	}
+}
+
+// serve answers messages until ctx ends or the transport fails. It owns the state; a second goroutine owns disk and sending, so
+// that the next answers are made while the disk is busy, and all that were made meanwhile go to it in one write.
+func (s *Server) serve(ctx context.Context) error {
+	failed := make(chan error, 1)
+	go func() {
+		failed <- s.net.Wait()
+		close(failed)
+	}()
+	out := make(chan outgoing, maxBatch)
+	var sender sync.WaitGroup
+	sender.Go(func() { s.send(out) })
+	err := s.answer(ctx, out, failed)
+	close(out)
+	sender.Wait()
+	s.net.Close()
+	for range failed {
+	}
+	s.net = nil
+	return err
+}
+
+func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return fmt.Errorf("receiving: %w", err)
+		case q := <-s.queue:
+			if o, ok := s.handle(time.Now(), q); ok {
+				out <- o
+			}
+		}
+	}
+}
+
+// receive queues a message. It never blocks: coredhcp calls it from a goroutine for each packet.
+func (s *Server) receive(q *dhcpv4.DHCPv4) {
+	select {
+	case s.queue <- q:
+	default:
+		s.mu.Lock()
+		s.stats.Reasons[Overloaded]++
+		s.mu.Unlock()
+	}
+}
+
+func (s *Server) handle(now time.Time, q *dhcpv4.DHCPv4) (outgoing, bool) {
+	s.mu.Lock()
+	reply, effects := Handle(now, s.view(), q, s.state)
+	s.stats.count(effects.Decision)
+	s.recent.put(effects.Decision)
+	s.mu.Unlock()
+	for _, e := range effects.Events {
+		s.events(e)
+	}
+	s.log.Debug("DHCP", "mac", effects.Decision.MAC, "decision", effects.Decision)
+	o := outgoing{save: effects.Save}
+	if reply != nil {
+		o.payload, o.to = reply.ToBytes(), destinationOf(q, reply, s.local)
+	}
+	return o, reply != nil || len(o.save) > 0
+}
+
+// send writes leases to the disk and sends their answers then. What comes while the disk is busy is written together.
+func (s *Server) send(out <-chan outgoing) {
+	for o := range out {
+		batch := gather(o, out)
+		var save []leases.Lease
+		for _, o := range batch {
+			// What needs no disk does not wait for those that do.
+			if len(o.save) == 0 {
+				s.transmit(o)
+			}
+			save = append(save, o.save...)
+		}
+		if len(save) == 0 {
+			continue
+		}
+		if err := s.commit(save); err != nil {
+			// No ACK without a lease on disk: the clients ask again, or another appliance.
+			s.log.Error("DHCP cannot keep leases and answers no requests", "error", err, "lost", len(save))
+			continue
+		}
+		for _, o := range batch {
+			if len(o.save) > 0 && o.payload != nil {
+				s.transmit(o)
+			}
+		}
+	}
+}
+
+func gather(first outgoing, out <-chan outgoing) []outgoing {
+	batch := []outgoing{first}
+	for len(batch) < maxBatch {
+		select {
+		case o, ok := <-out:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, o)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+func (s *Server) commit(save []leases.Lease) error {
+	err := s.store.Commit(save)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.stats.CommitErrors++
+		return err
+	}
+	s.stats.Commits++
+	s.stats.Committed += uint64(len(save))
+	return nil
+}
+
+func (s *Server) transmit(o outgoing) {
+	err := s.net.Send(o.payload, o.to)
+	if err == nil {
+		return
+	}
+	s.mu.Lock()
+	s.stats.SendErrors++
+	s.mu.Unlock()
+	s.log.Warn("DHCP cannot send an answer", "to", o.to.addr, "error", err)
+}
+
+// Leases returns every lease by address: bound ones, offers, and those that are free again.
+func (s *Server) Leases() []leases.Lease {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.Leases(time.Now())
+}
+
+// LastDecision returns what became of a machine's last message.
+func (s *Server) LastDecision(mac site.MAC) (Decision, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.recent.get(mac)
+}
+
+// Stats returns the counters since New.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats.clone()
+}

@@ -1,0 +1,98 @@
+package dhcp
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"everboot/site"
+
+	"github.com/coredhcp/coredhcp/server"
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/mdlayher/packet"
+	"golang.org/x/sys/unix"
+)
+
+// transport brings messages and takes answers away.
+type transport interface {
+	// Send sends an answer. It may be called from one goroutine at a time.
+	Send(payload []byte, to destination) error
+	// Wait returns when no more messages can come, with the reason; after Close without one.
+	Wait() error
+	Close()
+}
+
+// sockets is the real transport: coredhcp to listen, and two sockets to send with, which receive nothing.
+type sockets struct {
+	from   netip.Addr
+	mac    site.MAC
+	link   *packet.Conn // frames
+	routed int          // raw IP: the kernel finds the way, the header with the source address is ours. Bound to no port, so that it takes no messages away
+	frame  *server.Servers
+}
+
+// listen opens the sockets in the network namespace of the calling thread.
+func listen(cfg Config, receive func(*dhcpv4.DHCPv4)) (transport, error) {
+	link, err := net.InterfaceByName(cfg.Interface)
+	if err != nil {
+		return nil, noInterface(cfg.Interface)
+	}
+	if len(link.HardwareAddr) != 6 {
+		return nil, fmt.Errorf("dhcp: interface %s is not an Ethernet one: DHCP needs MAC addresses", link.Name)
+	}
+	if err := portTaken(cfg); err != nil {
+		return nil, err
+	}
+	s := &sockets{from: cfg.ServerAddress, mac: site.MAC(link.HardwareAddr), routed: -1}
+	if err := s.open(link, receive); err != nil {
+		s.closeSenders()
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+			return nil, fmt.Errorf("dhcp: %w: run as root, or with the capabilities NET_RAW, NET_BIND_SERVICE and NET_ADMIN", err)
+		}
+		return nil, fmt.Errorf("dhcp: %w", err)
+	}
+	return s, nil
+}
+
+func (s *sockets) open(link *net.Interface, receive func(*dhcpv4.DHCPv4)) (err error) {
+	// Protocol 0: the kernel puts nothing into its queue.
+	if s.link, err = packet.Listen(link, packet.Raw, 0, nil); err != nil {
+		return fmt.Errorf("opening a packet socket on %s: %w", link.Name, err)
+	}
+	if s.routed, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW); err != nil {
+		return fmt.Errorf("opening a raw IP socket: %w", err)
+	}
+	if s.frame, err = startFrame(link.Name, receive); err != nil {
+		return fmt.Errorf("listening on port %d of %s: %w", dhcpv4.ServerPort, link.Name, err)
+	}
+	return nil
+}
+
+// Send implements transport.
+func (s *sockets) Send(payload []byte, to destination) error {
+	ip := packetOf(s.from, to.addr, payload)
+	if to.mac.IsZero() {
+		return unix.Sendto(s.routed, ip, 0, &unix.SockaddrInet4{Addr: to.addr.Addr().As4()})
+	}
+	_, err := s.link.WriteTo(ethernet(s.mac, to.mac, ip), &packet.Addr{HardwareAddr: to.mac[:]})
+	return err
+}
+
+// Wait implements transport.
+func (s *sockets) Wait() error { return s.frame.Wait() }
+
+// Close implements transport.
+func (s *sockets) Close() {
+	s.frame.Close()
+	s.closeSenders()
+}
+
+func (s *sockets) closeSenders() {
+	if s.link != nil {
+		s.link.Close()
+	}
+	if s.routed >= 0 {
+		unix.Close(s.routed)
+	}
+}

@@ -1,0 +1,141 @@
+package dhcp
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"everboot/dhcp/leases"
+	"everboot/site"
+)
+
+// State is what Handle remembers from one message to the next. It is not safe for concurrent use.
+type State struct {
+	cfg   Config
+	table *leases.Table
+
+	// What follows is made of the view that it was last asked about.
+	view     *site.View
+	reserved map[netip.Addr]site.MAC
+	taken    map[netip.Addr]bool // addresses of the infrastructure: never given to a client
+}
+
+// NewState returns the state of a server with the configuration, which must be valid, and no leases.
+func NewState(cfg Config) *State {
+	s := &State{cfg: cfg}
+	var pools []leases.Pool
+	for _, sub := range cfg.Subnets {
+		if sub.hasRange() {
+			pools = append(pools, leases.Pool{First: sub.Range[0], Last: sub.Range[1], Owns: s.owns})
+		}
+	}
+	s.table = leases.NewTable(pools)
+	return s
+}
+
+// Load adds the leases of an earlier run and returns the addresses whose leases are not worth keeping.
+func (s *State) Load(now time.Time, list []leases.Lease) (stale []netip.Addr) {
+	return s.table.Load(now, list)
+}
+
+// Leases returns every known lease by address, also offers and those that are free again.
+func (s *State) Leases(now time.Time) []leases.Lease { return s.table.All(now) }
+
+func (s *State) owns(a netip.Addr) bool { return owns(a, s.cfg.ServerAddress, s.cfg.Peers) }
+
+// look makes ready what the decisions need of a view.
+func (s *State) look(v *site.View) {
+	if s.view == v && s.taken != nil {
+		return
+	}
+	s.view = v
+	s.reserved = make(map[netip.Addr]site.MAC)
+	for mac, d := range v.Devices {
+		if !d.Address.IsValid() {
+			continue
+		}
+		// Of two devices with one address the lower MAC gets it, on every appliance; Check names them.
+		if other, ok := s.reserved[d.Address]; !ok || slices.Compare(mac[:], other[:]) < 0 {
+			s.reserved[d.Address] = mac
+		}
+	}
+	s.taken = infrastructure(s.cfg, v)
+}
+
+// infrastructure returns the addresses that machines other than clients are known to have.
+func infrastructure(c Config, v *site.View) map[netip.Addr]bool {
+	taken := map[netip.Addr]bool{c.ServerAddress: true, v.Boot.Address: true}
+	for _, p := range c.Peers {
+		taken[p] = true
+	}
+	for _, s := range c.Subnets {
+		taken[s.Router] = true
+		taken[s.Network.Addr()] = true
+		taken[broadcast(s.Network)] = true
+		for _, d := range s.DNS {
+			taken[d] = true
+		}
+	}
+	for _, a := range v.Appliances {
+		taken[a.Address] = true
+	}
+	for _, s := range v.Streamers {
+		for _, a := range s.Addresses {
+			taken[a.Addr()] = true
+		}
+	}
+	delete(taken, netip.Addr{})
+	return taken
+}
+
+// reservation returns the address that is reserved for a device within a subnet.
+func (s *State) reservation(mac site.MAC, sub Subnet) (netip.Addr, bool) {
+	a := s.view.Devices[mac].Address
+	if !a.IsValid() || !sub.Network.Contains(a) || s.taken[a] || s.reserved[a] != mac {
+		return netip.Addr{}, false
+	}
+	return a, true
+}
+
+// reservable reports whether a device can have its reserved address now. Firmware, iPXE and the operating system of one machine
+// send different client identifiers: for a reservation only the MAC counts.
+func (s *State) reservable(now time.Time, a netip.Addr, mac site.MAC) bool {
+	l, known := s.table.At(now, a)
+	return !known || !l.Live() || l.MAC == mac && l.State != leases.Declined
+}
+
+// holder returns the name under which the client of a message holds an address.
+func (s *State) holder(a netip.Addr, r request) leases.Client {
+	if a.IsValid() && s.view.Devices[r.mac].Address == a {
+		return leases.ClientOf(nil, r.mac)
+	}
+	return r.client
+}
+
+// free reports whether an address of our part of the subnet's pool may be given to the client.
+func (s *State) free(now time.Time, a netip.Addr, r request, sub Subnet) bool {
+	return sub.inRange(a) && !s.avoid(r.mac)(a) && s.table.Owned(a) && s.table.Available(now, a, r.client)
+}
+
+// avoid returns which addresses are not for the device: those of the infrastructure and those reserved for others.
+func (s *State) avoid(mac site.MAC) func(netip.Addr) bool {
+	return func(a netip.Addr) bool {
+		owner, ok := s.reserved[a]
+		return s.taken[a] || ok && owner != mac
+	}
+}
+
+// subnetOf returns the subnet that has the address in it.
+func (s *State) subnetOf(a netip.Addr) (Subnet, bool) {
+	i := slices.IndexFunc(s.cfg.Subnets, func(sub Subnet) bool { return sub.Network.Contains(a) })
+	if i < 0 {
+		return Subnet{}, false
+	}
+	return s.cfg.Subnets[i], true
+}
+
+// subnetFor returns the subnet where a client is: its relay agent's (RFC 2131 §4.3.1), else our own.
+func (s *State) subnetFor(r request) (Subnet, bool) {
+	return s.subnetOf(cmp.Or(r.giaddr, s.cfg.ServerAddress))
+}

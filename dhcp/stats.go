@@ -1,0 +1,82 @@
+package dhcp
+
+import (
+	"maps"
+
+	"everboot/site"
+)
+
+// The names of the metrics that are made of Stats.
+const (
+	MetricMessages     = "everboot_dhcp_messages_total"      // label message: discover, request, …
+	MetricAnswers      = "everboot_dhcp_answers_total"       // label answer: offer, ack, nak
+	MetricDecisions    = "everboot_dhcp_decisions_total"     // label reason: a Reason
+	MetricBoot         = "everboot_dhcp_boot_total"          // label reason: a site.Reason
+	MetricCommits      = "everboot_dhcp_lease_commits_total" // writes to the lease file
+	MetricCommitted    = "everboot_dhcp_leases_written_total"
+	MetricCommitErrors = "everboot_dhcp_lease_commit_errors_total"
+	MetricSendErrors   = "everboot_dhcp_send_errors_total"
+)
+
+// Stats are counters since the start.
+type Stats struct {
+	Messages     map[string]uint64      `json:"messages"`
+	Answers      map[string]uint64      `json:"answers"`
+	Reasons      map[Reason]uint64      `json:"reasons"`
+	Boot         map[site.Reason]uint64 `json:"boot"`      // of answers that could have boot options
+	Commits      uint64                 `json:"commits"`   // writes to the lease file
+	Committed    uint64                 `json:"committed"` // leases in them
+	CommitErrors uint64                 `json:"commit_errors"`
+	SendErrors   uint64                 `json:"send_errors"`
+}
+
+func newStats() Stats {
+	return Stats{
+		Messages: make(map[string]uint64), Answers: make(map[string]uint64),
+		Reasons: make(map[Reason]uint64), Boot: make(map[site.Reason]uint64),
+	}
+}
+
+func (s *Stats) count(d Decision) {
+	s.Messages[d.Message]++
+	s.Reasons[d.Reason]++
+	if d.Answer != "" {
+		s.Answers[d.Answer]++
+	}
+	if d.Boot != "" {
+		s.Boot[d.Boot]++
+	}
+}
+
+func (s *Stats) clone() Stats {
+	c := *s
+	c.Messages, c.Answers = maps.Clone(s.Messages), maps.Clone(s.Answers)
+	c.Reasons, c.Boot = maps.Clone(s.Reasons), maps.Clone(s.Boot)
+	return c
+}
+
+// maxRecent bounds each of the two generations of recent: random MACs must not fill the memory.
+const maxRecent = 1 << 14
+
+// recent keeps the last decision for each of the machines that were heard last.
+type recent struct{ young, old map[site.MAC]Decision }
+
+func newRecent() *recent { return &recent{young: make(map[site.MAC]Decision)} }
+
+func (r *recent) put(d Decision) {
+	if d.MAC.IsZero() {
+		return
+	}
+	if len(r.young) >= maxRecent {
+		r.old, r.young = r.young, make(map[site.MAC]Decision)
+	}
+	r.young[d.MAC] = d
+}
+
+func (r *recent) get(mac site.MAC) (Decision, bool) {
+	d, ok := r.young[mac]
+	if !ok {
+		d, ok = r.old[mac]
+	}
+	return d, ok
+}
