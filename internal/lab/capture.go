@@ -97,6 +97,7 @@ func (s *Segment) Decoded(filter string, fields ...string) ([]string, error) {
 	var out, complaints bytes.Buffer
 	cmd := exec.Command("tshark", argv...)
 	cmd.Stdout, cmd.Stderr = &out, &complaints
+	cmd.Env = append(os.Environ(), "WIRESHARK_CONFIG_DIR="+s.lab.options.Dir)                // not what this user likes to see
 	if err := cmd.Run(); err != nil && !strings.Contains(complaints.String(), "cut short") { // the next frame is being written
 		return nil, fmt.Errorf("decoding segment %s: tshark: %w: %s", s.name, err, lastLines(complaints.String(), 3))
 	}

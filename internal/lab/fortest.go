@@ -78,7 +78,7 @@ func (l *Lab) tell(t testing.TB) {
 	}
 	for _, path := range logs {
 		if text, err := os.ReadFile(path); err == nil && len(text) > 0 {
-			t.Logf("--- end of %s\n%s", filepath.Base(path), lastLines(string(text), logLines))
+			t.Logf("--- end of %s\n%s", filepath.Base(path), lastLines(readable(text), logLines))
 		}
 	}
 	l.mu.Lock()
@@ -95,6 +95,14 @@ func (l *Lab) tell(t testing.TB) {
 		t.Logf("--- segment %s, last %d of %d frames\n%s", s.name, min(frames, len(lines)), len(lines),
 			strings.Join(lines[max(0, len(lines)-frames):], "\n"))
 	}
+}
+
+// readable is what a terminal would show of a log.
+func readable(log []byte) string {
+	var s screen
+	var text strings.Builder
+	s.write(log, func(line string) { text.WriteString(line + "\n") })
+	return text.String() + s.partial()
 }
 
 // Need fails the test if a program is missing.

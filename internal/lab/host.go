@@ -58,22 +58,33 @@ func (h *Host) Enter() string {
 // Other goroutines that f starts are not in the namespace.
 func (h *Host) Do(f func() error) error { return h.space.do(f) }
 
+// Sysctl sets a network setting of the host, such as "ipv4/ip_forward".
+func (h *Host) Sysctl(key, value string) {
+	if err := h.space.sysctl(map[string]string{key: value}); err != nil {
+		h.lab.fail(fmt.Errorf("host %s: %w", h.name, err))
+	}
+}
+
 // Run runs a program to its end and returns what it printed. If the context ends before, the program is killed.
 func (h *Host) Run(ctx context.Context, argv ...string) (string, error) {
+	return h.lab.run(ctx, h.space, h.name, argv)
+}
+
+func (l *Lab) run(ctx context.Context, space *space, where string, argv []string) (string, error) {
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = childAttr()
 	cmd.WaitDelay = time.Second // a daemon that it leaves behind may hold the pipe for ever
-	err := h.space.keep(cmd.Start)
+	err := space.keep(cmd.Start)
 	if err == nil {
 		err = cmd.Wait()
 	}
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return out.String(), fmt.Errorf("running %s on %s: %w: %s", argv[0], h.name, err, lastLines(out.String(), 3))
+		return out.String(), fmt.Errorf("running %s on %s: %w: %s", argv[0], where, err, lastLines(out.String(), 3))
 	}
 	return out.String(), nil
 }

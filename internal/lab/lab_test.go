@@ -88,19 +88,21 @@ func TestCableCutAndSilenced(t *testing.T) {
 	check("mended, still silenced", false, "there")
 	cable.Silence(false)
 	check("heard again", true, "there")
+	lab.Need(t, "nft")
+	cable.Lose(100)
+	check("all lost", false, "there")
+	cable.Lose(1)
+	cable.Lose(0)
+	check("nothing lost", true, "there")
 }
 
 func TestDeathTakesAllProcesses(t *testing.T) {
 	_, a, b, _ := pair(t)
-	// The inner shell leaves its session and its parent, as daemons do.
-	p := a.Start("daemon", "sh", "-c", "setsid sh -c 'echo $$; exec sleep 1000' & wait")
-	match, err := p.Expect(`^(\d+)$`, timeout)
-	if err != nil {
-		t.Fatal(err)
-	}
+	daemon := startDaemon(t, a)
+	p := a.Start("process", "sleep", "1000")
 	other := b.Start("other", "sleep", "1000")
 	a.Die()
-	if p.Running() || alive(match[1]) {
+	if p.Running() || alive(daemon) {
 		t.Error("something survived its host")
 	}
 	if !other.Running() {
@@ -119,6 +121,21 @@ func TestDeathTakesAllProcesses(t *testing.T) {
 	if err := ping(b, "198.18.0.2"); err != nil {
 		t.Error(err)
 	}
+}
+
+// startDaemon starts a process that has no parent in the lab, and returns its number.
+func startDaemon(t *testing.T, h *lab.Host) string {
+	t.Helper()
+	p := h.Start("daemon", "sh", "-c", "setsid sh -c 'echo $$; exec sleep 1000' & wait")
+	match, err := p.Expect(`^(\d+)$`, timeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Kill()
+	if !alive(match[1]) {
+		t.Fatal("the daemon died with its parent")
+	}
+	return match[1]
 }
 
 // alive tells whether a process is there and not a zombie.
@@ -208,11 +225,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	lan := l.Segment("lan")
 	a := l.Host("a")
 	a.Join(lan, "198.18.0.2/24")
-	p := a.Start("daemon", "sh", "-c", "setsid sh -c 'echo $$; exec sleep 1000' & exit 0")
-	match, err := p.Expect(`^(\d+)$`, timeout)
-	if err != nil {
-		t.Fatal(err)
-	}
+	match := startDaemon(t, a)
 	if len(namespaces(t)) != len(before)+2 {
 		t.Errorf("namespaces: %v before, %v with two more", before, namespaces(t))
 	}
@@ -221,7 +234,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if alive(match[1]) {
+	if alive(match) {
 		t.Error("a daemon survived")
 	}
 	if err := lab.Eventually(timeout, "namespaces gone", func() error {
@@ -232,8 +245,26 @@ func TestCloseLeavesNothing(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
-	if entries, err := os.ReadDir("/run/netns"); err == nil && len(entries) > 0 {
-		t.Errorf("/run/netns: %v", entries)
+}
+
+// The test binary is started again for a lab that it has no time to close.
+func TestKilledProgramLeavesNothing(t *testing.T) {
+	if os.Getenv("LAB_TEST_ABANDON") == "1" {
+		h := lab.ForTest(t).Host("a")
+		fmt.Printf("daemon %s child %d\n", startDaemon(t, h), h.Start("child", "sleep", "1000").PID())
+		select {}
+	}
+	h := lab.ForTest(t).Host("outer")
+	p := h.StartWith(lab.Settings{Env: []string{"LAB_TEST_ABANDON=1", "TMPDIR=" + t.TempDir()}}, "again", os.Args[0], "-test.run=^"+t.Name()+"$")
+	match, err := p.Expect(`daemon (\d+) child (\d+)`, timeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Kill()
+	for _, pid := range match[1:] {
+		if err := lab.Eventually(timeout, "process "+pid+" dies", func() bool { return !alive(pid) }); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -55,8 +55,9 @@ type Machine struct {
 	console console
 	serial  net.Conn
 	monitor *monitor
-	files   []*os.File // closed with the machine
-	read    sync.WaitGroup
+	wire    *wire          // nil with a tap
+	files   []*os.File     // closed with the machine
+	read    sync.WaitGroup // of the console's reader
 	once    sync.Once
 }
 
@@ -99,22 +100,22 @@ func (m *Machine) start() error {
 		return fmt.Errorf("reading its MAC: %w", err)
 	}
 	m.lab.mu.Lock()
-	port := c.Segment.newPort(c.Name)
+	port, number := c.Segment.newPort(c.Name)
 	m.lab.mu.Unlock()
-	m.cable = &Cable{segment: c.Segment, port: port, mac: mac, machine: m}
+	m.cable = &Cable{segment: c.Segment, port: port, number: number, mac: mac, machine: m}
 
-	nic, err := c.Segment.tap(port)
+	nic, err := m.nic(port)
 	if err != nil {
 		return err
 	}
 	defer nic.Close()
 	var serialEnd, monitorEnd *os.File
 	var monitorConn net.Conn
-	if m.serial, serialEnd, err = socketPair(); err != nil {
+	if m.serial, serialEnd, err = socketPair(unix.SOCK_STREAM); err != nil {
 		return err
 	}
 	defer serialEnd.Close()
-	if monitorConn, monitorEnd, err = socketPair(); err != nil {
+	if monitorConn, monitorEnd, err = socketPair(unix.SOCK_STREAM); err != nil {
 		return err
 	}
 	defer monitorEnd.Close()
@@ -278,6 +279,7 @@ func (m *Machine) close() {
 			m.read.Wait() // QEMU's end is closed: the reader sees what is left, and the end
 			m.serial.Close()
 		}
+		m.wire.close()
 		for _, f := range m.files {
 			f.Close()
 		}
@@ -335,20 +337,4 @@ func (q *monitor) do(command string, arguments map[string]any) error {
 			return nil
 		} // anything else is an event
 	}
-}
-
-// socketPair makes two connected stream sockets, one for us and one for a child.
-func socketPair() (net.Conn, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making a socket pair: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "socketpair"), os.NewFile(uintptr(fds[1]), "socketpair")
-	conn, err := net.FileConn(ours)
-	ours.Close() // FileConn made its own
-	if err != nil {
-		theirs.Close()
-		return nil, nil, fmt.Errorf("making a socket pair: %w", err)
-	}
-	return conn, theirs, nil
 }

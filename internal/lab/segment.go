@@ -1,7 +1,7 @@
 package lab
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"hash/fnv"
 	"net"
@@ -77,6 +77,7 @@ func (s *Segment) close() { s.stopCapture() }
 type Cable struct {
 	segment  *Segment
 	port     string // the bridge's end
+	number   int    // of the port
 	iface    string // the host's end
 	mac      net.HardwareAddr
 	machine  *Machine // nil for a host's cable
@@ -90,9 +91,9 @@ type Cable struct {
 func (h *Host) Join(s *Segment, prefixes ...string) *Cable {
 	h.lab.mu.Lock()
 	number := len(h.cables)
-	port := s.newPort(h.name)
+	port, id := s.newPort(h.name)
 	h.lab.mu.Unlock()
-	c := &Cable{segment: s, port: port, iface: fmt.Sprintf("eth%d", number), mac: macOf(h.name, number), prefixes: prefixes}
+	c := &Cable{segment: s, port: port, number: id, iface: fmt.Sprintf("eth%d", number), mac: macOf(h.name, number), prefixes: prefixes}
 	if err := c.lay(h); err != nil {
 		h.lab.fail(fmt.Errorf("joining %s to segment %s: %w", h.name, s.name, err))
 	}
@@ -103,10 +104,10 @@ func (h *Host) Join(s *Segment, prefixes ...string) *Cable {
 }
 
 // newPort names the bridge's end of a cable so that a person recognises it. The lab's lock is held.
-func (s *Segment) newPort(name string) string {
+func (s *Segment) newPort(name string) (port string, number int) {
 	s.ports++
 	suffix := fmt.Sprintf(".%d", s.ports)
-	return name[:min(len(name), unix.IFNAMSIZ-1-len(suffix))] + suffix
+	return name[:min(len(name), unix.IFNAMSIZ-1-len(wireMark)-len(suffix))] + suffix, s.ports
 }
 
 // macOf makes a locally administered address: equal names give equal captures.
@@ -131,7 +132,7 @@ func (c *Cable) lay(h *Host) error {
 				return err
 			}
 		}
-		return plug(c.port)
+		return setPort(c.port, false, false)
 	})
 	if err != nil {
 		return err
@@ -144,25 +145,6 @@ func (c *Cable) lay(h *Host) error {
 		}
 		return configure(c.iface, c.prefixes)
 	})
-}
-
-// plug makes an interface a port of the bridge and sets it up.
-func plug(port string) error {
-	link, err := netlink.LinkByName(port)
-	if err != nil {
-		return fmt.Errorf("finding %s: %w", port, err)
-	}
-	br, err := netlink.LinkByName(bridgeName)
-	if err != nil {
-		return fmt.Errorf("finding the bridge: %w", err)
-	}
-	if err := netlink.LinkSetMaster(link, br); err != nil {
-		return fmt.Errorf("plugging %s into the bridge: %w", port, err)
-	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		return fmt.Errorf("setting %s up: %w", port, err)
-	}
-	return nil
 }
 
 // configure sets an interface up, with addresses, in the namespace of the calling thread.
@@ -212,6 +194,28 @@ func (c *Cable) Mend() { c.change("mending", func() { c.cut = false }) }
 // Silence drops every frame, both ways, while the carrier stays: the death that no end can see. Silence(false) undoes it.
 func (c *Cable) Silence(on bool) { c.change("silencing", func() { c.silent = on }) }
 
+// Lose drops frames by chance, both ways, so many of a hundred. It needs the program nft.
+func (c *Cable) Lose(percent int) {
+	ctx, cancel := context.WithTimeout(context.Background(), peerPatience)
+	defer cancel()
+	table := fmt.Sprintf("table netdev lose_%d", c.number)
+	rules := table + "\ndelete " + table + "\n" // the first makes the second succeed
+	if percent > 0 {
+		drop := "drop"
+		if percent < 100 {
+			drop = fmt.Sprintf("numgen random mod 100 < %d drop", percent)
+		}
+		rules += table + " {\n"
+		for _, hook := range []string{"ingress", "egress"} {
+			rules += fmt.Sprintf("chain lose_%s { type filter hook %s device %q priority 0; %s; }\n", hook, hook, c.port, drop)
+		}
+		rules += "}\n"
+	}
+	if _, err := c.segment.lab.run(ctx, c.segment.space, c.segment.name, []string{"nft", rules}); err != nil {
+		c.segment.lab.fail(fmt.Errorf("losing %d %% at %s: %w", percent, c.port, err))
+	}
+}
+
 func (c *Cable) change(doing string, set func()) {
 	l := c.segment.lab
 	l.mu.Lock()
@@ -228,39 +232,43 @@ func (c *Cable) change(doing string, set func()) {
 	l.log.Debug("cable changed", "segment", c.segment.name, "port", c.port, "cut", cut, "silent", silent)
 }
 
+// setPort makes a port what it should be. A silent port is unplugged inside the switch: its carrier stays.
 func setPort(port string, cut, silent bool) error {
 	link, err := netlink.LinkByName(port)
 	if err != nil {
 		return fmt.Errorf("finding %s: %w", port, err)
 	}
 	if cut {
-		return netlink.LinkSetDown(link)
+		if err := netlink.LinkSetDown(link); err != nil {
+			return fmt.Errorf("setting %s down: %w", port, err)
+		}
 	}
-	if err := netlink.LinkSetUp(link); err != nil {
+	if silent {
+		if err := netlink.LinkSetNoMaster(link); err != nil {
+			return fmt.Errorf("unplugging %s from the bridge: %w", port, err)
+		}
+	} else if err := setMaster(link); err != nil {
 		return err
 	}
-	state := byte(3) // BR_STATE_FORWARDING
-	if silent {
-		state = 0 // BR_STATE_DISABLED
+	if !cut {
+		if err := netlink.LinkSetUp(link); err != nil {
+			return fmt.Errorf("setting %s up: %w", port, err)
+		}
 	}
-	err = setPortState(link.Attrs().Index, state)
-	if errors.Is(err, unix.ENETDOWN) && !silent {
-		return nil // the other end is down: the bridge forwards by itself as soon as it is up
-	}
-	return err
+	return nil
 }
 
-// setPortState sets the spanning-tree state of a bridge port, which a bridge without spanning tree leaves to us.
-func setPortState(index int, state byte) error {
-	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
-	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
-	msg.Index = int32(index)
-	req.AddData(msg)
-	info := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
-	info.AddRtAttr(nl.IFLA_BRPORT_STATE, []byte{state})
-	req.AddData(info)
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
-		return fmt.Errorf("setting the state of a bridge port: %w", err)
+// setMaster makes an interface a port of the bridge, if it is not yet.
+func setMaster(link netlink.Link) error {
+	br, err := netlink.LinkByName(bridgeName)
+	if err != nil {
+		return fmt.Errorf("finding the bridge: %w", err)
+	}
+	if link.Attrs().MasterIndex == br.Attrs().Index {
+		return nil
+	}
+	if err := netlink.LinkSetMaster(link, br); err != nil {
+		return fmt.Errorf("plugging %s into the bridge: %w", link.Attrs().Name, err)
 	}
 	return nil
 }
