@@ -87,11 +87,20 @@ func DownInterval(priority uint8, activeInterval time.Duration) time.Duration {
 //
 //   - Claim: Hold, Advertise, Announce. Nobody is told of an address before it answers.
 //   - Stop, withdrawal: Advertise with priority 0, Drop. The old owner answers while the next one gets ready.
-//   - Outranked: Drop at once, for the other one answers already.
+//   - Outranked: Drop at once, for the other one answers already. Then one last Advertise, beyond what the RFC asks: when a
+//     partition has healed the winner may not have heard of us yet, and hearing us it announces itself to our neighbours.
 //   - After a sleep: Drop, then Advertise with priority 0; others may have taken over meanwhile.
 //
 // A Transition comes last, when all of it is true.
 func (m *Machine) Step(now time.Time, e Event) []Action {
+	if m.state == Active && m.overslept(now) {
+		// Whatever woke it: it lets go before it answers anything.
+		return append(m.tick(now), m.on(now, e)...)
+	}
+	return m.on(now, e)
+}
+
+func (m *Machine) on(now time.Time, e Event) []Action {
 	switch e := e.(type) {
 	case Startup:
 		return m.startup(now)
@@ -151,7 +160,7 @@ func (m *Machine) received(now time.Time, e Received) []Action {
 			return []Action{Advertise{Priority: m.priority}}
 		case a.Priority > m.priority || a.Priority == m.priority && e.From.Compare(m.cfg.Primary) > 0:
 			m.activeInterval, m.active = a.Interval, e.From
-			return append([]Action{Drop{}}, m.become(now, Backup, Outranked)...)
+			return append([]Action{Drop{}, Advertise{Priority: m.priority}}, m.become(now, Backup, Outranked)...)
 		default:
 			// §6.4.3: assert the Active state. The loser's gratuitous ARP may have drawn traffic: announce again.
 			return []Action{Advertise{Priority: m.priority}, Announce{}}
@@ -186,9 +195,7 @@ func (m *Machine) tick(now time.Time) []Action {
 	if m.timer.IsZero() || now.Before(m.timer) {
 		return nil
 	}
-	// A process that was stopped, or a machine without a free processor for so long, knows nothing of what the others
-	// did meanwhile: it listens for a full Active_Down_Interval before it says that it is active.
-	overslept := now.Sub(m.timer) > DownInterval(m.priority, m.activeInterval)
+	overslept := m.overslept(now)
 	switch {
 	case m.state == Active && overslept:
 		return append([]Action{Drop{}, Advertise{Priority: 0}}, m.become(now, Backup, Overslept)...)
@@ -208,6 +215,12 @@ func (m *Machine) tick(now time.Time) []Action {
 		return m.claim(now, Silence)
 	}
 	return nil
+}
+
+// overslept says that the timer is so late that the others may have elected somebody else: the process was stopped, or the
+// machine had no free processor. It listens for a full Active_Down_Interval before it says again that it is active.
+func (m *Machine) overslept(now time.Time) bool {
+	return !m.timer.IsZero() && now.Sub(m.timer) > DownInterval(m.priority, m.activeInterval)
 }
 
 func (m *Machine) setPriority(now time.Time, p uint8) []Action {

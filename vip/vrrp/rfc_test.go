@@ -183,7 +183,7 @@ func Test_6_4_3_TheHigherPriorityWinsThenTheHigherAddress(t *testing.T) {
 		m := in(t, Active, usual)
 		got := m.Step(epoch, from(c.from, c.priority, 2*second))
 		if c.loses {
-			expect(t, got, Drop{}, Transition{Active, Backup, Outranked})
+			expect(t, got, Drop{}, Advertise{100}, Transition{Active, Backup, Outranked})
 			expectTimer(t, m, DownInterval(100, 2*second))
 			if m.Owner() != c.from {
 				t.Errorf("the owner is %s, want %s", m.Owner(), c.from)

@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "rewrite the traces in testdata with wha
 // TestTraces plays testdata/*.txt. In a trace, lines that begin in the first column are input: comments, then "router"
 // with its settings, then "<time>: <event>". Indented lines are what the machine did; -update rewrites them. Ticks are
 // not written: the player steps the machine at each deadline up to the time of the next event, unless the event is
-// "thaw", the end of a time in which nothing ran.
+// "thaw", the end of a time in which nothing ran, alone or before what happened first then.
 func TestTraces(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -87,12 +87,16 @@ func (p *player) line(line string) error {
 		return err
 	}
 	at := p.start.Add(d)
-	for what != "thaw" && !p.machine.Deadline().IsZero() && !p.machine.Deadline().After(at) {
+	what, frozen := strings.CutPrefix(what, "thaw")
+	for !frozen && !p.machine.Deadline().IsZero() && !p.machine.Deadline().After(at) {
 		p.now = p.machine.Deadline()
 		p.step(Tick{}, "  "+p.now.Sub(p.start).String()+": ")
 	}
 	p.now = at
 	fmt.Fprintln(&p.out, line)
+	if what == "" {
+		what = "tick"
+	}
 	e, err := parseEvent(what, p.cfg)
 	if err != nil || e == nil {
 		return err
@@ -149,7 +153,7 @@ func parseEvent(what string, c Config) (Event, error) {
 		return ClaimFailed{}, nil
 	case "end":
 		return nil, nil
-	case "thaw":
+	case "tick":
 		return Tick{}, nil
 	case "priority":
 		n, err := strconv.ParseUint(f[1], 10, 8)

@@ -1,0 +1,174 @@
+// Package vip keeps floating IPv4 addresses on exactly one of several hosts. They elect the owner by VRRP version 3
+// (RFC 9568); package vip/vrrp is the election, this package the owner of the addresses and its edge to Linux.
+//
+// No address survives its owner. A Router that stops takes its addresses away. When its process dies, a Guard in the
+// process that started it does. And every address carries a lifetime in the kernel that only a working Router renews:
+// when all else fails the kernel itself removes it after about three seconds.
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"everboot/vip/vrrp"
+)
+
+// Defaults of Config.
+const (
+	DefaultPriority = 100 // RFC 9568 §5.2.4
+	DefaultInterval = 100 * time.Millisecond
+)
+
+// SickPriority is the highest of the priorities that mean: this node is sick and serves only until another one can. Give
+// them to SetPriority when health is bad. Other nodes take over from it even without Preempt, and it serves until they
+// have; when there is no other node it goes on alone. A configured priority is above.
+const SickPriority = 9
+
+// Config is what a Router is told. Interface, Addresses and VRID must be given.
+type Config struct {
+	Interface string
+	// Addresses are the floating addresses with the net that they are in. On the interface they have 32 bits: with the
+	// bits of the net Linux would make them secondary to the node's own address, and take them away together with it.
+	Addresses []netip.Prefix
+	VRID      int // 1 to 255; the same on all nodes, and of no other group on the segment
+	// Priority is 10 to 254, or 255 for the router that waits for nobody. The highest is elected. 0: DefaultPriority.
+	Priority int
+	// AdvertInterval is from 10ms to 40.95s in steps of 10ms. A silent owner is missed after three to four of the
+	// intervals that it announced itself. 0: DefaultInterval.
+	AdvertInterval time.Duration
+	// Preempt says that this node takes the addresses back from a well node of lower priority.
+	Preempt bool
+	// Checksum is vrrp.PseudoHeader for groups with keepalived, vrrp.MessageOnly for routers that heed RFC 9568 to the
+	// letter. Both are understood.
+	Checksum vrrp.Checksum
+}
+
+// Validate returns an error that says everything that is wrong with the configuration by itself. Check looks at the host.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf("vip: "+format, args...)) }
+	if c.Interface == "" {
+		add("no interface is given")
+	}
+	if c.VRID < 1 || c.VRID > 255 {
+		add("vrid %d: use 1 to 255, the same on all nodes of the group", c.VRID)
+	}
+	if c.Priority <= SickPriority || c.Priority > vrrp.Owner {
+		add("priority %d: use %d to 254 (the highest is elected), or 255 for a node that waits for nobody", c.Priority, SickPriority+1)
+	}
+	switch {
+	case c.AdvertInterval < vrrp.MinInterval || c.AdvertInterval > vrrp.MaxInterval:
+		add("advertisement interval %s: use %s to %s", c.AdvertInterval, vrrp.MinInterval, vrrp.MaxInterval)
+	case c.AdvertInterval%vrrp.MinInterval != 0:
+		add("advertisement interval %s: use a multiple of %s", c.AdvertInterval, vrrp.MinInterval)
+	}
+	errs = append(errs, checkAddresses(c.Addresses)...)
+	return errors.Join(errs...)
+}
+
+func checkAddresses(prefixes []netip.Prefix) []error {
+	var errs []error
+	if len(prefixes) == 0 || len(prefixes) > 255 {
+		errs = append(errs, fmt.Errorf("vip: %d addresses: give 1 to 255", len(prefixes)))
+	}
+	seen := map[netip.Addr]bool{}
+	for _, p := range prefixes {
+		a := p.Addr()
+		switch {
+		case !p.IsValid() || !a.Is4():
+			errs = append(errs, fmt.Errorf("vip: address %s: use an IPv4 address with its net, such as 198.18.0.10/24", p))
+		case a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+			errs = append(errs, fmt.Errorf("vip: address %s is not the address of a host", a))
+		case p.Bits() < 31 && (a == p.Masked().Addr() || a == broadcast(p)):
+			errs = append(errs, fmt.Errorf("vip: address %s names the whole net, not a host in it", p))
+		case seen[a]:
+			errs = append(errs, fmt.Errorf("vip: address %s is given twice", a))
+		}
+		seen[a] = true
+	}
+	return errs
+}
+
+func broadcast(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(b)
+}
+
+func (c Config) withDefaults() Config {
+	if c.Priority == 0 {
+		c.Priority = DefaultPriority
+	}
+	if c.AdvertInterval == 0 {
+		c.AdvertInterval = DefaultInterval
+	}
+	return c
+}
+
+// addrs returns the floating addresses without their nets.
+func (c Config) addrs() []netip.Addr {
+	list := make([]netip.Addr, len(c.Addresses))
+	for i, p := range c.Addresses {
+		list[i] = p.Addr()
+	}
+	return list
+}
+
+// machine returns the configuration of the election; primary is the node's own address.
+func (c Config) machine(primary netip.Addr) vrrp.Config {
+	return vrrp.Config{
+		VRID: uint8(c.VRID), Priority: uint8(c.Priority), Interval: c.AdvertInterval, Preempt: c.Preempt, Sick: SickPriority,
+		Primary: primary, Addresses: c.addrs(), Checksum: c.Checksum,
+	}
+}
+
+// pickPrimary returns the node's own address that its advertisements come from: the first in the net of the first
+// floating address. own are the addresses of the interface.
+func (c Config) pickPrimary(own []netip.Prefix) (netip.Addr, error) {
+	primary := netip.Addr{}
+	var nets []string
+	for _, p := range own {
+		if !c.floats(p.Addr()) {
+			nets = append(nets, p.String())
+		}
+	}
+	has := "it has " + strings.Join(nets, ", ")
+	if len(nets) == 0 {
+		has = "it has no IPv4 address of its own; give it one"
+	}
+	var errs []error
+	for i, f := range c.Addresses {
+		home := c.home(f.Addr(), own)
+		switch {
+		case !home.IsValid():
+			errs = append(errs, fmt.Errorf("vip: address %s is in no net of interface %s: %s", f, c.Interface, has))
+		case i == 0:
+			primary = home
+		}
+	}
+	return primary, errors.Join(errs...)
+}
+
+func (c Config) home(floating netip.Addr, own []netip.Prefix) netip.Addr {
+	for _, p := range own {
+		if p.Contains(floating) && !c.floats(p.Addr()) {
+			return p.Addr()
+		}
+	}
+	return netip.Addr{}
+}
+
+func (c Config) floats(a netip.Addr) bool {
+	for _, p := range c.Addresses {
+		if p.Addr() == a {
+			return true
+		}
+	}
+	return false
+}

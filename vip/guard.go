@@ -1,0 +1,59 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"everboot/vip/vrrp"
+)
+
+// Guard takes the addresses away from a Router whose process has died, and resigns for it. It belongs into the process that
+// started the router's: that one hears of the death within a millisecond. It needs the same rights as the Router.
+type Guard struct {
+	cfg  Config
+	log  *slog.Logger
+	edge edge
+}
+
+// NewGuard opens all that a release needs, in the caller's network namespace, so that nothing can be missing later. It changes
+// nothing on the host.
+func NewGuard(cfg Config, log *slog.Logger) (*Guard, error) {
+	cfg = cfg.withDefaults()
+	if err := errors.Join(Check(cfg)...); err != nil {
+		return nil, err
+	}
+	e, err := open(cfg, deaf)
+	if err != nil {
+		return nil, err
+	}
+	return &Guard{cfg: cfg, log: log.With("vrid", cfg.VRID, "interface", cfg.Interface), edge: e}, nil
+}
+
+// Release removes the floating addresses and then, if there were any, sends the advertisement with priority 0, at which the
+// next router takes over. The order is not that of a Router that stops: what served at the addresses is dead already.
+// If there were none, another node may own them, and nothing is said. It may be called again.
+func (g *Guard) Release() error {
+	began := time.Now()
+	removed, err := g.edge.Drop()
+	if err != nil {
+		err = fmt.Errorf("releasing the addresses %v of a dead worker (the kernel will within %s): %w", g.cfg.addrs(), addressLifetime, err)
+	}
+	if removed == 0 {
+		return err
+	}
+	m := vrrp.New(g.cfg.machine(g.edge.primary))
+	message, sendErr := m.Advertisement(vrrp.Advertise{Priority: 0}).Marshal(g.edge.primary, vrrp.Group4())
+	if sendErr == nil {
+		sendErr = g.edge.Send(message)
+	}
+	if sendErr != nil {
+		sendErr = fmt.Errorf("resigning for a dead worker: %w", sendErr)
+	}
+	g.log.Warn("released the addresses of a dead worker", "addresses", g.cfg.addrs(), "removed", removed, "took", time.Since(began))
+	return errors.Join(err, sendErr)
+}
+
+// Close closes the sockets. It releases nothing.
+func (g *Guard) Close() error { return g.edge.close() }

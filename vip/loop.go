@@ -1,0 +1,245 @@
+package vip
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"everboot/vip/vrrp"
+)
+
+// Times of an active router. docs/adr/0001-address-lifetime.md has the measurements.
+const (
+	// addressLifetime is how long the kernel keeps an address that nobody renews. Linux counts it in seconds and was seen
+	// to remove the address at most 0.26 s late. Two renewals may fail.
+	addressLifetime = 3 * time.Second
+	renewInterval   = time.Second
+
+	// Some switches and hosts heed only the second announcement or drop a first one that meets a full queue: five in 4.4 s.
+	announcements    = 5
+	announceInterval = 1100 * time.Millisecond
+	// announceGap bounds what a second active router, heard again and again, can make us send.
+	announceGap = 100 * time.Millisecond
+)
+
+// arrival is a packet as it came in.
+type arrival struct {
+	packet vrrp.Packet
+	reason vrrp.Reason
+}
+
+// burst is the plan of the next announcements.
+type burst struct {
+	left int
+	next time.Time
+	last time.Time
+}
+
+func (b *burst) begin(now time.Time) {
+	b.left, b.next = announcements, now
+	if soonest := b.last.Add(announceGap); soonest.After(now) {
+		b.next = soonest
+	}
+}
+
+// receive is the goroutine that waits for packets. It ends when the edge is closed.
+func (r *Router) receive(failed chan<- error, done chan<- struct{}) {
+	defer close(done)
+	for {
+		p, reason, err := r.edge.Receive()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			failed <- err
+			return
+		}
+		r.arrivals <- arrival{p, reason}
+	}
+}
+
+// drain takes the last packets off a receiver that is about to see that the edge is closed.
+func (r *Router) drain(done <-chan struct{}) {
+	for {
+		select {
+		case <-r.arrivals:
+		case <-done:
+			return
+		}
+	}
+}
+
+// nextChore returns when chores has something to do.
+func (r *Router) nextChore() time.Time {
+	next := time.Now().Add(time.Hour)
+	for _, t := range []time.Time{r.machine.Deadline(), r.renewAt, r.announce.next} {
+		if !t.IsZero() && t.Before(next) {
+			next = t
+		}
+	}
+	return next
+}
+
+// chores does what is due. The election comes first: a router that was frozen must find out that it is not active any more
+// before it would renew or announce an address.
+func (r *Router) chores() {
+	if r.due(r.machine.Deadline()) {
+		r.lastLook()
+		if r.due(r.machine.Deadline()) {
+			r.step(vrrp.Tick{})
+		}
+	}
+	if r.due(r.renewAt) {
+		r.renewAt = time.Now().Add(renewInterval)
+		if err := r.edge.Hold(addressLifetime); err != nil {
+			r.log.Error("renewing the addresses", "error", err)
+			r.step(vrrp.ClaimFailed{})
+		}
+	}
+	if r.due(r.announce.next) {
+		r.sendAnnouncement()
+	}
+}
+
+func (r *Router) due(t time.Time) bool { return !t.IsZero() && !t.After(time.Now()) }
+
+// lastLook hears what has arrived but was not waited for yet: an advertisement that lies in the queue of a busy host must
+// count before silence does.
+func (r *Router) lastLook() {
+	for {
+		select {
+		case a := <-r.arrivals:
+			r.arrived(a)
+			continue
+		default:
+		}
+		p, reason, ok := r.edge.Poll()
+		if !ok {
+			return
+		}
+		r.arrived(arrival{p, reason})
+	}
+}
+
+func (r *Router) arrived(a arrival) {
+	reason := a.reason
+	var adv vrrp.Advertisement
+	if reason == vrrp.Accepted {
+		adv, reason = r.vrrp.Accept(a.packet)
+	}
+	if reason != vrrp.Accepted {
+		r.board.change(func(s *Status) { s.Dropped[reason]++ })
+		return
+	}
+	odd := r.oddities(adv)
+	r.board.change(func(s *Status) {
+		s.Accepted++
+		for _, o := range odd {
+			s.Odd[o]++
+		}
+	})
+	for _, o := range odd {
+		if !r.told[o] {
+			r.told[o] = true
+			r.log.Warn("odd advertisement", "odd", o, "from", a.packet.Source, "priority", adv.Priority, "interval", adv.Interval, "addresses", adv.Addresses)
+		}
+	}
+	r.step(vrrp.Received{From: a.packet.Source, Advertisement: adv})
+}
+
+func (r *Router) oddities(a vrrp.Advertisement) []Oddity {
+	var odd []Oddity
+	ours, theirs := slices.Clone(r.vrrp.Addresses), slices.Clone(a.Addresses)
+	slices.SortFunc(ours, netip.Addr.Compare)
+	slices.SortFunc(theirs, netip.Addr.Compare)
+	if !slices.Equal(ours, theirs) {
+		odd = append(odd, OtherAddresses)
+	}
+	if a.Interval != r.vrrp.Interval {
+		odd = append(odd, OtherInterval)
+	}
+	if r.machine.State() == vrrp.Active && a.Priority > 0 {
+		odd = append(odd, SecondActive)
+	}
+	return odd
+}
+
+// step gives an event to the machine and does what it wants, in its order.
+func (r *Router) step(e vrrp.Event) {
+	actions := r.machine.Step(time.Now(), e)
+	for _, action := range actions {
+		switch a := action.(type) {
+		case vrrp.Hold:
+			if err := r.edge.Hold(addressLifetime); err != nil {
+				r.log.Error("adding the addresses", "error", err)
+				r.step(vrrp.ClaimFailed{}) // instead of the rest
+				return
+			}
+			r.renewAt = time.Now().Add(renewInterval)
+		case vrrp.Drop:
+			r.renewAt, r.announce = time.Time{}, burst{}
+			if _, err := r.edge.Drop(); err != nil {
+				r.log.Error("removing the addresses; the kernel will when they are not renewed", "lifetime", addressLifetime, "error", err)
+			}
+		case vrrp.Advertise:
+			r.advertise(a)
+		case vrrp.Announce:
+			r.announce.begin(time.Now())
+			if r.due(r.announce.next) {
+				r.sendAnnouncement()
+			}
+		case vrrp.Transition:
+			r.tell(a)
+		}
+	}
+	owner := r.machine.Owner()
+	r.board.change(func(s *Status) { s.Owner = owner })
+}
+
+func (r *Router) advertise(a vrrp.Advertise) {
+	message, err := r.machine.Advertisement(a).Marshal(r.edge.primary, vrrp.Group4())
+	if err == nil {
+		err = r.edge.Send(message)
+	}
+	switch {
+	case err == nil:
+		r.board.change(func(s *Status) { s.Sent++ })
+	case !r.mute:
+		r.log.Warn("sending an advertisement", "error", err)
+	}
+	r.mute = err != nil
+}
+
+func (r *Router) sendAnnouncement() {
+	now := time.Now()
+	r.announce.left--
+	r.announce.last, r.announce.next = now, now.Add(announceInterval)
+	if r.announce.left == 0 {
+		r.announce.next = time.Time{}
+	}
+	if err := r.edge.Announce(); err != nil {
+		r.log.Warn("sending gratuitous ARP", "error", err)
+	}
+}
+
+// tell makes a transition known.
+func (r *Router) tell(t vrrp.Transition) {
+	now := time.Now()
+	last := Transition{At: now, Transition: t}
+	clear(r.told)
+	r.board.change(func(s *Status) { s.State, s.Since, s.Last = t.To, now, last })
+	r.log.Info("vip", "state", t.To, "was", t.From, "cause", t.Cause, "addresses", r.vrrp.Addresses, "owner", r.machine.Owner())
+	for {
+		select {
+		case r.changes <- last:
+			return
+		default:
+		}
+		select {
+		case <-r.changes: // the oldest
+		default:
+		}
+	}
+}

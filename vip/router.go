@@ -1,0 +1,154 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"everboot/vip/vrrp"
+)
+
+// wire carries advertisements.
+type wire interface {
+	Send(message []byte) error
+	// Receive waits for a packet. It returns net.ErrClosed after the edge was closed.
+	Receive() (vrrp.Packet, vrrp.Reason, error)
+	// Poll returns a packet that is there already; false: none is.
+	Poll() (vrrp.Packet, vrrp.Reason, bool)
+}
+
+// table is the interface's table of addresses.
+type table interface {
+	// Hold puts the floating addresses on the interface for the lifetime, or renews it.
+	Hold(lifetime time.Duration) error
+	// Drop takes them off, whoever put them there, and returns how many there were.
+	Drop() (int, error)
+}
+
+// announcer sends one gratuitous ARP in each form for each floating address.
+type announcer interface{ Announce() error }
+
+// edge is what a Router needs of the host. Everything in it is open, and belongs to the namespace that it was opened in.
+type edge struct {
+	wire
+	table
+	announcer
+	primary netip.Addr
+	close   func() error
+}
+
+// Router is a node's part in one virtual router. Its goroutine owns the machine and the addresses.
+type Router struct {
+	cfg   Config
+	log   *slog.Logger
+	edge  edge
+	board board
+
+	priority atomic.Int32
+	poke     chan struct{} // says that priority has changed
+	changes  chan Transition
+	ready    chan struct{}
+
+	// The rest belongs to the goroutine of Run.
+	vrrp     vrrp.Config
+	machine  *vrrp.Machine
+	arrivals chan arrival
+	renewAt  time.Time
+	announce burst
+	told     map[Oddity]bool // oddities in the log since the last transition
+	mute     bool            // the last advertisement could not be sent
+}
+
+// New checks the configuration and the host, and opens all sockets in the caller's network namespace. Nothing is changed on
+// the host and nothing sent before Run. Run closes the sockets; a Router that is not run must be closed.
+func New(cfg Config, log *slog.Logger) (*Router, error) {
+	cfg = cfg.withDefaults()
+	if err := errors.Join(Check(cfg)...); err != nil {
+		return nil, err
+	}
+	e, err := open(cfg, listening)
+	if err != nil {
+		return nil, err
+	}
+	return newRouter(cfg, e, log), nil
+}
+
+func newRouter(cfg Config, e edge, log *slog.Logger) *Router {
+	r := &Router{
+		cfg: cfg, log: log.With("vrid", cfg.VRID, "interface", cfg.Interface), edge: e,
+		poke: make(chan struct{}, 1), changes: make(chan Transition, 16), ready: make(chan struct{}),
+		arrivals: make(chan arrival, 64), told: map[Oddity]bool{},
+	}
+	r.vrrp = cfg.machine(e.primary)
+	r.machine = vrrp.New(r.vrrp)
+	r.priority.Store(int32(cfg.Priority))
+	r.board.status = Status{
+		State: vrrp.Initialize, Priority: cfg.Priority, Dropped: map[vrrp.Reason]uint64{}, Odd: map[Oddity]uint64{},
+	}
+	return r
+}
+
+// Ready is closed when leftovers of an earlier life are gone and the router takes part in the election.
+func (r *Router) Ready() <-chan struct{} { return r.ready }
+
+// SetPriority changes the priority: the configured one (or 10 to 254) for a node that is well, 1 to SickPriority for one
+// that serves only while nobody else can, 0 for one that must not serve even alone. It never blocks; the last call counts.
+func (r *Router) SetPriority(p int) {
+	r.priority.Store(int32(min(max(p, 0), vrrp.Owner)))
+	select {
+	case r.poke <- struct{}{}:
+	default: // one is waiting already
+	}
+}
+
+// Status returns what is known now.
+func (r *Router) Status() Status { return r.board.read() }
+
+// Changes returns the transitions, for one reader. If the reader falls 16 behind, the oldest are lost; Status always has
+// the last one. The channel is closed when Run ends.
+func (r *Router) Changes() <-chan Transition { return r.changes }
+
+// Close closes the sockets of a Router that is not run.
+func (r *Router) Close() error { return r.edge.close() }
+
+// Run takes part in the election until the context ends. Then it resigns (priority 0 first, so that the next owner gets ready
+// while this one still answers; then the addresses go) and returns nil. An error means that the host took away what the
+// router needs; the addresses are dropped then, too.
+func (r *Router) Run(ctx context.Context) error {
+	failed, done := make(chan error, 1), make(chan struct{})
+	go r.receive(failed, done)
+	defer func() {
+		if err := r.edge.close(); err != nil {
+			r.log.Warn("closing the sockets", "error", err)
+		}
+		r.drain(done)
+		close(r.changes)
+	}()
+	r.step(vrrp.Startup{})
+	close(r.ready)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(time.Until(r.nextChore()))
+		select {
+		case <-ctx.Done():
+			r.step(vrrp.Shutdown{})
+			return nil
+		case err := <-failed:
+			r.step(vrrp.Shutdown{})
+			return fmt.Errorf("receiving advertisements on %s: %w", r.cfg.Interface, err)
+		case a := <-r.arrivals:
+			r.arrived(a)
+		case <-r.poke:
+			p := r.priority.Load()
+			r.board.change(func(s *Status) { s.Priority = int(p) })
+			r.step(vrrp.SetPriority{Priority: uint8(p)})
+		case <-timer.C:
+		}
+		r.chores()
+	}
+}

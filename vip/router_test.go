@@ -1,0 +1,413 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"everboot/vip/vrrp"
+)
+
+// cable is an Ethernet in memory. It belongs to the bubble of one test.
+type cable struct {
+	mu    sync.Mutex
+	ports []*port
+}
+
+// port is a host at the cable: the edge of one router. Its table forgets addresses as the kernel does.
+type port struct {
+	cable     *cable
+	addr      netip.Addr
+	queue     chan vrrp.Packet
+	closed    chan struct{}
+	silent    bool
+	until     time.Time // of the addresses' lifetime
+	announced []time.Time
+	did       []string // what was done, in its order
+	holdError error
+}
+
+func (c *cable) port(addr string) *port {
+	p := &port{cable: c, addr: netip.MustParseAddr(addr), queue: make(chan vrrp.Packet, 1000), closed: make(chan struct{})}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ports = append(c.ports, p)
+	return p
+}
+
+func (p *port) edge() edge {
+	return edge{wire: p, table: p, announcer: p, primary: p.addr, close: func() error { close(p.closed); return nil }}
+}
+
+func (p *port) Send(message []byte) error {
+	p.cable.mu.Lock()
+	defer p.cable.mu.Unlock()
+	p.did = append(p.did, fmt.Sprintf("advertise %d", message[2]))
+	for _, other := range p.cable.ports {
+		if other != p && !p.silent && !other.silent {
+			other.queue <- vrrp.Packet{Source: p.addr, Destination: vrrp.Group4(), TTL: 255, Payload: message}
+		}
+	}
+	return nil
+}
+
+func (p *port) Receive() (vrrp.Packet, vrrp.Reason, error) {
+	select {
+	case packet := <-p.queue:
+		return packet, vrrp.Accepted, nil
+	case <-p.closed:
+		return vrrp.Packet{}, vrrp.Accepted, net.ErrClosed
+	}
+}
+
+func (p *port) Poll() (vrrp.Packet, vrrp.Reason, bool) {
+	select {
+	case packet := <-p.queue:
+		return packet, vrrp.Accepted, true
+	default:
+		return vrrp.Packet{}, vrrp.Accepted, false
+	}
+}
+
+func (p *port) Hold(lifetime time.Duration) error {
+	p.cable.mu.Lock()
+	defer p.cable.mu.Unlock()
+	if p.holdError != nil {
+		return p.holdError
+	}
+	if !p.until.After(time.Now()) {
+		p.did = append(p.did, "add")
+	}
+	p.until = time.Now().Add(lifetime)
+	return nil
+}
+
+func (p *port) Drop() (int, error) {
+	p.cable.mu.Lock()
+	defer p.cable.mu.Unlock()
+	p.did = append(p.did, "drop")
+	had := p.until.After(time.Now())
+	p.until = time.Time{}
+	if had {
+		return 1, nil
+	}
+	return 0, nil
+}
+
+func (p *port) Announce() error {
+	p.cable.mu.Lock()
+	defer p.cable.mu.Unlock()
+	p.announced = append(p.announced, time.Now())
+	p.did = append(p.did, "announce")
+	return nil
+}
+
+func (p *port) set(f func()) {
+	p.cable.mu.Lock()
+	defer p.cable.mu.Unlock()
+	f()
+}
+
+// done returns what was done so far.
+func (p *port) done() []string {
+	p.cable.mu.Lock()
+	defer p.cable.mu.Unlock()
+	return slices.Clone(p.did)
+}
+
+// announcements returns when it announced.
+func (p *port) announcements() []time.Time {
+	p.cable.mu.Lock()
+	defer p.cable.mu.Unlock()
+	return slices.Clone(p.announced)
+}
+
+func (p *port) holds() bool {
+	p.cable.mu.Lock()
+	defer p.cable.mu.Unlock()
+	return p.until.After(time.Now())
+}
+
+// node is a router that runs at a port.
+type node struct {
+	*Router
+	*port
+	cancel context.CancelFunc
+	err    chan error
+}
+
+func (n *node) stop(t *testing.T) {
+	t.Helper()
+	n.cancel()
+	if err := <-n.err; err != nil {
+		t.Errorf("Run returned %v", err)
+	}
+}
+
+func (n *node) wantState(t *testing.T, want vrrp.State) {
+	t.Helper()
+	synctest.Wait()
+	if got := n.Status().State; got != want {
+		t.Fatalf("%s is %s, want %s", n.addr, got, want)
+	}
+	if n.holds() != (want == vrrp.Active) {
+		t.Fatalf("%s is %s and holds the addresses: %t", n.addr, want, n.holds())
+	}
+}
+
+func (c *cable) run(t *testing.T, addr string, change func(*Config)) *node {
+	t.Helper()
+	cfg := good()
+	if change != nil {
+		change(&cfg)
+	}
+	p := c.port(addr)
+	n := &node{Router: newRouter(cfg.withDefaults(), p.edge(), slog.New(slog.DiscardHandler)), port: p, err: make(chan error, 1)}
+	ctx, cancel := context.WithCancel(t.Context())
+	n.cancel = cancel
+	go func() { n.err <- n.Run(ctx) }()
+	<-n.Ready()
+	return n
+}
+
+func TestRoutersTakeOverFromEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		a := c.run(t, "198.18.0.2", nil)
+		b := c.run(t, "198.18.0.3", func(cfg *Config) { cfg.Priority = 90 })
+		time.Sleep(time.Second)
+		a.wantState(t, vrrp.Active)
+		b.wantState(t, vrrp.Backup)
+		if got := b.Status().Owner; got != a.addr {
+			t.Errorf("b says that %s is the owner", got)
+		}
+		a.stop(t)
+		time.Sleep(vrrp.SkewTime(90, DefaultInterval))
+		b.wantState(t, vrrp.Active)
+		if s := b.Status(); s.Last.Cause != vrrp.Resigned || s.Owner != b.addr || s.Dropped[vrrp.FromSelf] != 0 {
+			t.Errorf("b says %+v", s)
+		}
+		if s := a.Status(); s.State != vrrp.Initialize || s.Last.Cause != vrrp.Stopped {
+			t.Errorf("a says %+v", s)
+		}
+		// The order is the contract: it resigns while it still answers.
+		if did := a.done(); !slices.Equal(did[len(did)-2:], []string{"advertise 0", "drop"}) {
+			t.Errorf("a stopped with %q", did)
+		}
+		b.stop(t)
+	})
+}
+
+func TestAnActiveRouterRenewsAndAnnounces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		a := c.run(t, "198.18.0.2", nil)
+		began := time.Now().Add(vrrp.DownInterval(DefaultPriority, DefaultInterval))
+		for range 60 {
+			time.Sleep(time.Second)
+			a.wantState(t, vrrp.Active)
+		}
+		var at []time.Duration
+		for _, when := range a.announcements() {
+			at = append(at, when.Sub(began))
+		}
+		if got, want := fmt.Sprint(at), "[0s 1.1s 2.2s 3.3s 4.4s]"; got != want {
+			t.Errorf("announced at %s, want %s", got, want)
+		}
+		if did := a.done(); !slices.Equal(did[:4], []string{"drop", "add", "advertise 100", "announce"}) {
+			t.Errorf("it began with %q", did[:4])
+		}
+		a.stop(t)
+	})
+}
+
+func TestAPartitionHealsAndTheWinnerAnnouncesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		a, b := c.run(t, "198.18.0.2", nil), c.run(t, "198.18.0.3", nil)
+		time.Sleep(10 * time.Second)
+		b.set(func() { b.silent = true })
+		time.Sleep(10 * time.Second)
+		a.wantState(t, vrrp.Active)
+		b.wantState(t, vrrp.Active)
+		before := len(b.announcements())
+		b.set(func() { b.silent = false })
+		time.Sleep(DefaultInterval)
+		a.wantState(t, vrrp.Backup)
+		b.wantState(t, vrrp.Active) // the higher address
+		if len(b.announcements()) == before {
+			t.Error("b did not announce again")
+		}
+		if b.Status().Odd[SecondActive] == 0 {
+			t.Error("b did not notice the second active router")
+		}
+		a.stop(t)
+		b.stop(t)
+	})
+}
+
+func TestPriorityFollowsHealth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		a, b := c.run(t, "198.18.0.2", nil), c.run(t, "198.18.0.3", func(cfg *Config) { cfg.Priority = 90 })
+		time.Sleep(time.Second)
+		a.SetPriority(SickPriority)
+		for range 100 {
+			time.Sleep(10 * time.Millisecond)
+			synctest.Wait()
+			if !a.holds() && !b.holds() {
+				t.Fatal("nobody holds the addresses")
+			}
+		}
+		a.wantState(t, vrrp.Backup)
+		b.wantState(t, vrrp.Active)
+		if got := a.Status().Priority; got != SickPriority {
+			t.Errorf("a says that its priority is %d", got)
+		}
+		b.SetPriority(0)
+		time.Sleep(time.Second)
+		a.wantState(t, vrrp.Active) // sick, but better than nobody
+		b.wantState(t, vrrp.Backup)
+		a.SetPriority(0)
+		time.Sleep(time.Minute)
+		a.wantState(t, vrrp.Backup)
+		b.wantState(t, vrrp.Backup)
+		b.SetPriority(90)
+		time.Sleep(time.Second)
+		b.wantState(t, vrrp.Active)
+		a.stop(t)
+		b.stop(t)
+	})
+}
+
+func TestAddressesThatCannotBeAddedAreNotAdvertised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		a := c.run(t, "198.18.0.2", nil)
+		time.Sleep(time.Second)
+		a.set(func() { a.holdError = errors.New("no such device") })
+		time.Sleep(2 * time.Second) // the renewal fails
+		a.wantState(t, vrrp.Backup)
+		if got := a.Status().Last.Cause; got != vrrp.HoldFailed {
+			t.Errorf("the cause is %q", got)
+		}
+		a.set(func() { a.did = nil })
+		time.Sleep(vrrp.DownInterval(DefaultPriority, DefaultInterval))
+		for _, did := range a.done() {
+			if did == "announce" || did == "advertise 100" {
+				t.Errorf("without its addresses it did %q", a.done())
+			}
+		}
+		a.set(func() { a.holdError = nil })
+		time.Sleep(time.Second)
+		a.wantState(t, vrrp.Active)
+		a.stop(t)
+	})
+}
+
+func TestWhatIsDroppedAndWhatIsOddIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		a := c.run(t, "198.18.0.2", nil)
+		other := c.port("198.18.0.3")
+		send := func(from netip.Addr, ttl uint8, adv vrrp.Advertisement) {
+			message, err := adv.Marshal(from, vrrp.Group4())
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.queue <- vrrp.Packet{Source: from, Destination: vrrp.Group4(), TTL: ttl, Payload: message}
+		}
+		adv := vrrp.Advertisement{VRID: 51, Priority: 200, Interval: time.Second, Addresses: []netip.Addr{other.addr}}
+		send(other.addr, 255, adv)
+		send(other.addr, 254, adv)
+		send(a.addr, 255, adv)
+		adv.VRID = 52
+		send(other.addr, 255, adv)
+		synctest.Wait()
+		s := a.Status()
+		if s.Accepted != 1 || s.Odd[OtherAddresses] != 1 || s.Odd[OtherInterval] != 1 || s.Owner != other.addr {
+			t.Errorf("got %+v", s)
+		}
+		for _, reason := range []vrrp.Reason{vrrp.BadTTL, vrrp.FromSelf, vrrp.OtherVRID} {
+			if s.Dropped[reason] != 1 {
+				t.Errorf("dropped for %q: %d, want 1", reason, s.Dropped[reason])
+			}
+		}
+		a.stop(t)
+	})
+}
+
+func TestChangesNeverBlockTheRouter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		a := c.run(t, "198.18.0.2", nil)
+		for range 20 { // nobody reads
+			a.SetPriority(0)
+			time.Sleep(time.Second)
+			a.SetPriority(100)
+			time.Sleep(time.Second)
+		}
+		a.stop(t)
+		var last Transition
+		n := 0
+		for last = range a.Changes() {
+			n++
+		}
+		if n != cap(a.changes) || last.Cause != vrrp.Stopped {
+			t.Errorf("got %d changes, the last is %q", n, last.Cause)
+		}
+	})
+}
+
+func TestGuardReleasesOnlyWhatIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		b := c.run(t, "198.18.0.3", nil)
+		dead := c.port("198.18.0.2")
+		g := &Guard{cfg: good().withDefaults(), log: slog.New(slog.DiscardHandler), edge: dead.edge()}
+		if err := g.Release(); err != nil || fmt.Sprint(dead.done()) != "[drop]" {
+			t.Errorf("without an address: %v, %q", err, dead.done())
+		}
+		if err := dead.Hold(addressLifetime); err != nil {
+			t.Fatal(err)
+		}
+		dead.set(func() { dead.did = nil })
+		if err := g.Release(); err != nil || fmt.Sprint(dead.done()) != "[drop advertise 0]" {
+			t.Errorf("with an address: %v, %q", err, dead.done())
+		}
+		time.Sleep(vrrp.SkewTime(DefaultPriority, DefaultInterval))
+		b.wantState(t, vrrp.Active)
+		b.stop(t)
+	})
+}
+
+func TestRunEndsWhenNothingCanBeReceived(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		p := c.port("198.18.0.2")
+		boom := errors.New("the interface is gone")
+		e := p.edge()
+		e.wire = brokenWire{p, boom}
+		r := newRouter(good().withDefaults(), e, slog.New(slog.DiscardHandler))
+		if err := r.Run(t.Context()); !errors.Is(err, boom) {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+}
+
+type brokenWire struct {
+	*port
+	err error
+}
+
+func (w brokenWire) Receive() (vrrp.Packet, vrrp.Reason, error) {
+	return vrrp.Packet{}, vrrp.Accepted, w.err
+}

@@ -1,0 +1,85 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// answerTimeout bounds how long the kernel may take for a request, so that a stop never hangs.
+const answerTimeout = time.Second
+
+// addressTable is the kernel's table of addresses, reached over netlink.
+type addressTable struct {
+	handle *netlink.Handle
+	link   netlink.Link // only its index is used: no look-up by name later
+	addrs  []netip.Addr
+}
+
+func openTable(link *net.Interface, addrs []netip.Addr) (*addressTable, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("opening netlink: %w", err)
+	}
+	if err := h.SetSocketTimeout(answerTimeout); err != nil {
+		h.Close()
+		return nil, fmt.Errorf("setting netlink's timeout: %w", err)
+	}
+	return &addressTable{handle: h, link: &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: link.Index}}, addrs: addrs}, nil
+}
+
+// Hold adds the addresses or renews their lifetime. For an address that is there the kernel only notes the new lifetime:
+// no route, no neighbour and no connection is touched.
+func (t *addressTable) Hold(lifetime time.Duration) error {
+	for _, addr := range t.addrs {
+		seconds := int(lifetime / time.Second)
+		a := &netlink.Addr{IPNet: single(addr), ValidLft: seconds, PreferedLft: seconds}
+		if err := t.handle.AddrReplace(t.link, a); err != nil {
+			return fmt.Errorf("adding %s: %w", addr, err)
+		}
+	}
+	return nil
+}
+
+// Drop removes the addresses: first as Hold adds them, without looking, then whatever other form somebody gave them.
+func (t *addressTable) Drop() (int, error) {
+	removed := 0
+	var errs []error
+	remove := func(a *netlink.Addr) {
+		switch err := t.handle.AddrDel(t.link, a); {
+		case err == nil:
+			removed++
+		case !errors.Is(err, unix.EADDRNOTAVAIL): // it was not there
+			errs = append(errs, fmt.Errorf("removing %s: %w", a.IPNet, err))
+		}
+	}
+	for _, addr := range t.addrs {
+		remove(&netlink.Addr{IPNet: single(addr)})
+	}
+	there, err := t.handle.AddrList(t.link, netlink.FAMILY_V4)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		errs = append(errs, fmt.Errorf("listing addresses: %w", err))
+	}
+	for _, a := range there {
+		if addr, ok := netip.AddrFromSlice(a.IP.To4()); ok && slices.Contains(t.addrs, addr) {
+			remove(&a)
+		}
+	}
+	return removed, errors.Join(errs...)
+}
+
+// Close closes the netlink socket.
+func (t *addressTable) Close() error {
+	t.handle.Close()
+	return nil
+}
+
+func single(a netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(32, 32)}
+}
