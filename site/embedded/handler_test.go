@@ -85,7 +85,8 @@ func TestHandler(t *testing.T) {
 }
 
 func TestStreamersAreBounded(t *testing.T) {
-	r, _ := start(t, Config{})
+	r, changes := start(t, Config{})
+	go drain(changes)
 	var err error
 	for i := range maxStreamers + 1 {
 		s := streamer("s" + strings.Repeat("x", i%50) + string(rune('a'+i/50)))
@@ -112,10 +113,7 @@ func FuzzAnnouncement(f *testing.F) {
 	f.Add([]byte(`{"name":"s1","site":"berlin","power":-0.0}`))
 	f.Add([]byte(`null`))
 	r, changes := start(f, Config{})
-	go func() {
-		for range changes {
-		}
-	}()
+	go drain(changes)
 	handler := r.Handler()
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		w := httptest.NewRecorder()

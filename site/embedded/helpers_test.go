@@ -51,9 +51,16 @@ func start(t testing.TB, cfg Config) (*Registry, <-chan told) {
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
 		}
+		close(changes)
 	})
 	<-r.Ready()
 	return r, changes
+}
+
+// drain reads changes that nobody looks at.
+func drain(changes <-chan told) {
+	for range changes {
+	}
 }
 
 func names(streamers []site.Streamer) string {

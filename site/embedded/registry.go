@@ -122,7 +122,8 @@ var errStopped = errors.New("the registry is stopping: ask again, or ask another
 func (r *Registry) Ready() <-chan struct{} { return r.ready }
 
 // Run serves until ctx ends and returns nil then. It calls changed with the whole content at the start and whenever it
-// changed, from this goroutine only. The content and its slices are not changed afterwards, and changed must not change them either.
+// changed, from this goroutine only; changed must not call the registry. The content and its slices are not changed afterwards, and
+// changed must not change them either. Put, Delete, Announce and Withdraw return after changed was told of what they did.
 func (r *Registry) Run(ctx context.Context, changed func(site.Content, site.Registry)) error {
 	err := errors.New("the embedded registry runs once")
 	r.once.Do(func() { err = r.run(ctx, changed) })
@@ -138,11 +139,12 @@ func (r *Registry) run(ctx context.Context, changed func(site.Content, site.Regi
 	timer := time.NewTimer(r.cfg.TTL)
 	defer timer.Stop()
 	for {
+		answer := func() {}
 		select {
 		case <-ctx.Done():
 			return nil
 		case req := <-r.requests:
-			r.serve(req)
+			answer = r.serve(req)
 		case <-timer.C:
 		}
 		now := time.Now()
@@ -154,11 +156,12 @@ func (r *Registry) run(ctx context.Context, changed func(site.Content, site.Regi
 			told = c
 			changed(told, about)
 		}
+		answer() // after changed, so that who asked finds it done
 	}
 }
 
-// serve does what first asks, and what others ask at the same moment, with one write of the file.
-func (r *Registry) serve(first request) {
+// serve does what first asks, and what others ask at the same moment, with one write of the file. What it returns answers them.
+func (r *Registry) serve(first request) (answerAll func()) {
 	type answer struct {
 		req   request
 		err   error
@@ -186,11 +189,13 @@ func (r *Registry) serve(first request) {
 			r.state.objects = before
 		}
 	}
-	for _, a := range answers {
-		if a.err == nil && a.dirty {
-			a.err = saving
+	return func() {
+		for _, a := range answers {
+			if a.err == nil && a.dirty {
+				a.err = saving
+			}
+			a.req.done <- a.err
 		}
-		a.req.done <- a.err
 	}
 }
 
