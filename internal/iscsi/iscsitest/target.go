@@ -1,0 +1,146 @@
+// Package iscsitest is a streamer for tests: an iSCSI target of a few lines, in the test's own process.
+package iscsitest
+
+import (
+	"encoding/binary"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"everboot/internal/iscsi"
+)
+
+const blockSize = 512
+
+// Target serves one read-only logical unit under a name.
+type Target struct {
+	Name    string
+	Content []byte
+	// Serial is returned as the unit serial number, and marks who answered.
+	Serial string
+	// Refuse, if not zero, is the status that every login is answered with.
+	Refuse iscsi.Status
+
+	logins atomic.Int64
+	mu     sync.Mutex
+	conns  map[net.Conn]bool
+	dead   bool
+}
+
+// Logins returns how many logins were accepted.
+func (t *Target) Logins() int { return int(t.logins.Load()) }
+
+// Serve answers connections until the listener is closed, and then closes the connections too. Both happen at Kill.
+func (t *Target) Serve(l net.Listener) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer t.Kill()
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		if !t.add(conn) {
+			conn.Close()
+			continue
+		}
+		all.Go(func() {
+			defer conn.Close()
+			t.session(conn)
+		})
+	}
+}
+
+func (t *Target) add(conn net.Conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.dead {
+		return false
+	}
+	if t.conns == nil {
+		t.conns = make(map[net.Conn]bool)
+	}
+	t.conns[conn] = true
+	return true
+}
+
+// Kill closes all connections, as a SIGKILL would.
+func (t *Target) Kill() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.dead = true
+	for c := range t.conns {
+		c.Close()
+	}
+}
+
+func (t *Target) session(conn net.Conn) {
+	p, err := iscsi.ReadPDU(conn, iscsi.MaxLoginData)
+	if err != nil {
+		return
+	}
+	login, err := iscsi.ParseLogin(p)
+	if err != nil {
+		return
+	}
+	status := t.Refuse
+	if status == 0 && !login.Discovery && login.Target != t.Name {
+		status = iscsi.StatusNotFound
+	}
+	if status != 0 {
+		conn.Write(login.Request.Reject(status).PDU().Append(nil))
+		return
+	}
+	s, err := iscsi.Accept(conn, login)
+	if err != nil {
+		return
+	}
+	t.logins.Add(1)
+	targets := []iscsi.Target{{Name: t.Name, Addresses: []string{conn.LocalAddr().String() + ",1"}}}
+	for {
+		p, err := s.Next()
+		if err != nil {
+			return
+		}
+		handled, done, err := s.Common(p, targets)
+		if err == nil && !handled {
+			err = s.Reply(p, t.command(p))
+		}
+		if err != nil || done {
+			return
+		}
+	}
+}
+
+// command answers a SCSI command in one PDU.
+func (t *Target) command(p iscsi.PDU) iscsi.PDU {
+	cdb := p.Header[32:48]
+	switch cdb[0] {
+	case 0x12: // INQUIRY
+		if cdb[1]&1 != 0 {
+			return dataIn(append([]byte{0, cdb[2], 0, byte(len(t.Serial))}, t.Serial...))
+		}
+		return dataIn(append([]byte{0, 0, 5, 2, 31, 0, 0, 0}, "EVERBOOTtest            0001"...))
+	case 0x9e: // READ CAPACITY(16)
+		b := make([]byte, 32)
+		binary.BigEndian.PutUint64(b, uint64(len(t.Content)/blockSize-1))
+		binary.BigEndian.PutUint32(b[8:], blockSize)
+		return dataIn(b)
+	case 0x28: // READ(10)
+		at := int(binary.BigEndian.Uint32(cdb[2:])) * blockSize
+		n := int(binary.BigEndian.Uint16(cdb[7:])) * blockSize
+		if at+n <= len(t.Content) {
+			return dataIn(t.Content[at : at+n])
+		}
+	}
+	var a iscsi.PDU
+	a.Header[0], a.Header[1], a.Header[3] = byte(iscsi.OpResponse), 0x80, 0x02             // CHECK CONDITION
+	a.Data = []byte{0, 18, 0x70, 0, 0x07, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x27, 0, 0, 0, 0, 0} // write protected
+	return a
+}
+
+func dataIn(data []byte) iscsi.PDU {
+	a := iscsi.PDU{Data: data}
+	a.Header[0], a.Header[1] = byte(iscsi.OpDataIn), 0x80|1 // final, with the status in it
+	return a
+}
