@@ -1,0 +1,34 @@
+// Command cmd makes the vDisks of the tests and the demo: go run ./internal/lab/guest/vdisk/cmd.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"everboot/internal/lab/guest/vdisk"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "vdisk:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	cache, err := vdisk.Cache()
+	if err != nil {
+		return err
+	}
+	dir, err := vdisk.Minimal(ctx, cache, func(line string) { fmt.Println(line) })
+	if err != nil {
+		return err
+	}
+	fmt.Println(dir)
+	return nil
+}
