@@ -175,9 +175,6 @@ func Eventually[F func() bool | func() error](timeout time.Duration, what string
 			return nil
 		}
 		if time.Now().After(deadline) {
-			if errors.Is(err, errNotYet) {
-				return fmt.Errorf("%s: not within %v", what, timeout)
-			}
 			return fmt.Errorf("%s: not within %v: %w", what, timeout, err)
 		}
 		time.Sleep(period)

@@ -70,6 +70,7 @@ func TestCableCutAndSilenced(t *testing.T) {
 			t.Errorf("%s: %v", when, err)
 		}
 		for h, address := range map[*lab.Host]string{a: "198.18.0.3", b: "198.18.0.2"} {
+			forget(t, h)
 			if err := ping(h, address); (err == nil) != reachable {
 				t.Errorf("%s: ping from %s: %v", when, h.Name(), err)
 			}
@@ -118,8 +119,17 @@ func TestDeathTakesAllProcesses(t *testing.T) {
 	if a.Has("198.18.0.77") || !a.Has("198.18.0.2") || !a.Has("2001:db8::2") {
 		t.Errorf("addresses after the revival: %v", a.Addresses())
 	}
+	forget(t, b)
 	if err := ping(b, "198.18.0.2"); err != nil {
 		t.Error(err)
+	}
+}
+
+// forget lets a host look for its neighbours again: it does so once a second only after it has looked in vain.
+func forget(t *testing.T, h *lab.Host) {
+	t.Helper()
+	if out, err := h.Run(t.Context(), "ip", "neigh", "flush", "all"); err != nil {
+		t.Fatal(err, out)
 	}
 }
 

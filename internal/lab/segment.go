@@ -2,10 +2,12 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -80,7 +82,8 @@ type Cable struct {
 	number   int    // of the port
 	iface    string // the host's end
 	mac      net.HardwareAddr
-	machine  *Machine // nil for a host's cable
+	host     *Host // or machine
+	machine  *Machine
 	prefixes []string // the addresses that Join gave
 
 	silent, cut bool // guarded by lab.mu
@@ -93,7 +96,10 @@ func (h *Host) Join(s *Segment, prefixes ...string) *Cable {
 	number := len(h.cables)
 	port, id := s.newPort(h.name)
 	h.lab.mu.Unlock()
-	c := &Cable{segment: s, port: port, number: id, iface: fmt.Sprintf("eth%d", number), mac: macOf(h.name, number), prefixes: prefixes}
+	c := &Cable{
+		segment: s, port: port, number: id, host: h, iface: fmt.Sprintf("eth%d", number),
+		mac: macOf(h.name, number), prefixes: prefixes,
+	}
 	if err := c.lay(h); err != nil {
 		h.lab.fail(fmt.Errorf("joining %s to segment %s: %w", h.name, s.name, err))
 	}
@@ -137,7 +143,7 @@ func (c *Cable) lay(h *Host) error {
 	if err != nil {
 		return err
 	}
-	return h.space.do(func() error {
+	err = h.space.do(func() error {
 		if !h.lab.options.Offload {
 			if err := trueFrames(c.iface); err != nil {
 				return err
@@ -145,6 +151,51 @@ func (c *Cable) lay(h *Host) error {
 		}
 		return configure(c.iface, c.prefixes)
 	})
+	if err != nil {
+		return err
+	}
+	return c.settle()
+}
+
+// settle waits until the kernel has noticed that a cable is whole: it does so a little later, and only then does the bridge
+// forward and does a host use its IPv6 addresses. It does not wait long: an interface may have been set down by somebody.
+func (c *Cable) settle() error {
+	const patience = 500 * time.Millisecond
+	wait := func(iface string) func() error {
+		return func() error {
+			err := Eventually(patience, "carrier at "+iface, func() error { return settled(iface) })
+			if errors.Is(err, errNotYet) {
+				return nil
+			}
+			return err
+		}
+	}
+	if c.host != nil {
+		if err := c.host.space.do(wait(c.iface)); err != nil {
+			return err
+		}
+	}
+	return c.segment.space.do(wait(c.port))
+}
+
+func settled(iface string) error {
+	link, err := netlink.LinkByName(iface)
+	if err != nil {
+		return fmt.Errorf("finding %s: %w", iface, err)
+	}
+	if link.Attrs().OperState != netlink.OperUp {
+		return errNotYet
+	}
+	list, err := netlink.AddrList(link, netlink.FAMILY_V6)
+	if err != nil {
+		return fmt.Errorf("listing the addresses of %s: %w", iface, err)
+	}
+	for _, a := range list {
+		if a.Flags&unix.IFA_F_TENTATIVE != 0 {
+			return errNotYet
+		}
+	}
+	return nil
 }
 
 // configure sets an interface up, with addresses, in the namespace of the calling thread.
@@ -222,6 +273,9 @@ func (c *Cable) change(doing string, set func()) {
 	set()
 	cut, silent := c.cut, c.silent
 	err := c.segment.space.do(func() error { return setPort(c.port, cut, silent) })
+	if err == nil && !cut {
+		err = c.settle()
+	}
 	l.mu.Unlock()
 	if err == nil && c.machine != nil {
 		err = c.machine.setLink(!cut)
