@@ -108,7 +108,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	conn, err := net.ListenUDP(network("udp", addr.IP), addr)
+	conn, err := listenUDP(ctx, addr)
 	if err != nil {
 		return fmt.Errorf("listening for TFTP on %s: %w%s", addr, err, portHint("udp", addr.Port, err))
 	}
@@ -163,6 +163,7 @@ func (s *Server) serve(ctx context.Context, raw string, rf io.ReaderFrom) (err e
 			if r != errStopped {
 				panic(r)
 			}
+			s.stats.failed.Add(1)
 			err = errStopped
 		}
 	}()
