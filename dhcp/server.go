@@ -49,7 +49,7 @@ type Server struct {
 	stats  Stats
 }
 
-// outgoing is an answer that waits for its lease to be on disk. Without an answer it is a lease alone.
+// outgoing is an answer, and the leases that must be on disk before it leaves. Without an answer it is the leases alone.
 type outgoing struct {
 	save    []leases.Lease
 	payload []byte
@@ -133,8 +133,8 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// serve answers messages until ctx ends or the transport fails. It owns the state; a second goroutine owns disk and sending, so
-// that the next answers are made while the disk is busy, and all that were made meanwhile go to it in one write.
+// serve answers messages until ctx ends or the transport fails. It owns the state; a second goroutine owns the disk, so that the next
+// answers are made while it is busy, and all that were made meanwhile go to it in one write.
 func (s *Server) serve(ctx context.Context) error {
 	failed := make(chan error, 1)
 	go func() {
@@ -162,7 +162,12 @@ func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan 
 		case err := <-failed:
 			return fmt.Errorf("receiving: %w", err)
 		case q := <-s.queue:
-			if o, ok := s.handle(time.Now(), q); ok {
+			o, ok := s.handle(time.Now(), q)
+			switch {
+			case !ok:
+			case len(o.save) == 0:
+				s.transmit(o) // what needs no disk does not wait for it
+			default:
 				out <- o
 			}
 		}
@@ -197,20 +202,13 @@ func (s *Server) handle(now time.Time, q *dhcpv4.DHCPv4) (outgoing, bool) {
 	return o, reply != nil || len(o.save) > 0
 }
 
-// send writes leases to the disk and sends their answers then. What comes while the disk is busy is written together.
+// send writes leases to the disk and then sends their answers.
 func (s *Server) send(out <-chan outgoing) {
 	for o := range out {
 		batch := gather(o, out)
 		var save []leases.Lease
 		for _, o := range batch {
-			// What needs no disk does not wait for those that do.
-			if len(o.save) == 0 {
-				s.transmit(o)
-			}
 			save = append(save, o.save...)
-		}
-		if len(save) == 0 {
-			continue
 		}
 		if err := s.commit(save); err != nil {
 			// No ACK without a lease on disk: the clients ask again, or another appliance.
@@ -218,7 +216,7 @@ func (s *Server) send(out <-chan outgoing) {
 			continue
 		}
 		for _, o := range batch {
-			if len(o.save) > 0 && o.payload != nil {
+			if o.payload != nil {
 				s.transmit(o)
 			}
 		}

@@ -16,7 +16,7 @@ import (
 
 // transport brings messages and takes answers away.
 type transport interface {
-	// Send sends an answer. It may be called from one goroutine at a time.
+	// Send sends an answer. Several goroutines call it.
 	Send(payload []byte, to destination) error
 	// Wait returns when no more messages can come, with the reason; after Close without one.
 	Wait() error

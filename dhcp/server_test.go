@@ -1,0 +1,284 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"everboot/dhcp/leases"
+	"everboot/site"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"go.uber.org/goleak"
+)
+
+// wire is a transport in memory.
+type wire struct {
+	mu      sync.Mutex
+	sent    []*dhcpv4.DHCPv4
+	failure chan error
+	once    sync.Once
+}
+
+func newWire() *wire { return &wire{failure: make(chan error, 1)} }
+
+func (w *wire) Send(payload []byte, _ destination) error {
+	p, err := dhcpv4.FromBytes(payload)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent = append(w.sent, p)
+	return nil
+}
+
+func (w *wire) Wait() error { return <-w.failure }
+
+func (w *wire) Close() { w.once.Do(func() { close(w.failure) }) }
+
+func (w *wire) answers() []*dhcpv4.DHCPv4 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sent
+}
+
+// slowDisk is a store whose writes take time, or fail.
+type slowDisk struct {
+	delay   time.Duration
+	err     error
+	mu      sync.Mutex
+	writes  [][]leases.Lease
+	wire    *wire // to see that nothing is sent before it is written
+	early   bool
+	written map[netip.Addr]bool
+}
+
+func (d *slowDisk) Commit(list []leases.Lease) error {
+	before := len(acked(d.wire.answers()))
+	time.Sleep(d.delay) // simulated
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(acked(d.wire.answers())) != before {
+		d.early = true
+	}
+	if d.err != nil {
+		return d.err
+	}
+	d.writes = append(d.writes, list)
+	for _, l := range list {
+		d.written[l.Address] = true
+	}
+	return nil
+}
+
+func (d *slowDisk) Close() error { return nil }
+
+func acked(list []*dhcpv4.DHCPv4) (acks []*dhcpv4.DHCPv4) {
+	for _, p := range list {
+		if p.MessageType() == dhcpv4.MessageTypeAck {
+			acks = append(acks, p)
+		}
+	}
+	return acks
+}
+
+// simulated is a server with everything outside it in memory.
+func simulated(t *testing.T, cfg Config) (*Server, *wire, *slowDisk, *[]site.Event) {
+	t.Helper()
+	var events []site.Event
+	s, err := New(cfg, testView, func(e site.Event) { events = append(events, e) }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWire()
+	d := &slowDisk{delay: 5 * time.Millisecond, wire: w, written: make(map[netip.Addr]bool)}
+	s.net, s.store, s.opened = w, d, true
+	return s, w, d, &events
+}
+
+func run(t *testing.T, s *Server) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	<-s.Ready()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestLeasesAreWrittenTogetherAndBeforeTheirACK: a slow disk does not make the clients queue for it one by one.
+func TestLeasesAreWrittenTogetherAndBeforeTheirACK(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := alone()
+		cfg.QueueLength = 100
+		s, w, d, _ := simulated(t, cfg)
+		d.delay = 100 * time.Millisecond
+		stop := run(t, s)
+		for i := range 90 {
+			mac := site.MAC{0x52, 0x54, 0, 0, 1, byte(i)}
+			s.receive(message(mac, ask, serverID("198.18.0.2"), requested(netip.AddrFrom4([4]byte{198, 18, 0, byte(100 + i)}).String())))
+			time.Sleep(time.Millisecond)
+		}
+		s.receive(message(stranger, discover))
+		synctest.Wait()
+		if n := len(w.answers()); n == 0 || w.answers()[n-1].MessageType() != dhcpv4.MessageTypeOffer {
+			t.Error("an offer waited for the disk")
+		}
+		time.Sleep(time.Second)
+		stop()
+		// 150 is reserved for somebody else: a NAK, and 89 ACKs.
+		if n := len(acked(w.answers())); n != 89 {
+			t.Errorf("%d ACKs", n)
+		}
+		if len(d.writes) > 4 || d.early {
+			t.Errorf("%d writes of 100 ms for 89 leases, an ACK before its write: %v", len(d.writes), d.early)
+		}
+		st := s.Stats()
+		if st.Committed != 89 || st.Messages["request"] != 90 || st.Messages["discover"] != 1 || st.Answers["ack"] != 89 || st.Answers["nak"] != 1 || st.Reasons[Pooled] != 90 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+func TestNoACKWithoutADisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, w, d, events := simulated(t, alone())
+		d.err = errors.New("no space left on device")
+		stop := run(t, s)
+		s.receive(message(stranger, discover))
+		s.receive(message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.100")))
+		time.Sleep(time.Second)
+		if got := w.answers(); len(got) != 1 || got[0].MessageType() != dhcpv4.MessageTypeOffer {
+			t.Errorf("answers: %v", got)
+		}
+		d.mu.Lock()
+		d.err = nil
+		d.mu.Unlock()
+		// The client asks again, and now there is room.
+		s.receive(message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.100")))
+		time.Sleep(time.Second)
+		stop()
+		if got := acked(w.answers()); len(got) != 1 || !d.written[ip("198.18.0.100")] {
+			t.Errorf("answers after: %v", got)
+		}
+		if len(*events) != 4 || s.Stats().CommitErrors != 1 {
+			t.Errorf("events %v, stats %+v", *events, s.Stats())
+		}
+	})
+}
+
+func TestLeasesExpireAndAreSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, _, _ := simulated(t, alone())
+		stop := run(t, s)
+		s.receive(message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.100")))
+		synctest.Wait()
+		if l := s.Leases(); len(l) != 1 || l[0].State != leases.Bound || l[0].MAC != stranger {
+			t.Errorf("%+v", l)
+		}
+		d, ok := s.LastDecision(stranger)
+		if !ok || d.Reason != Pooled || d.Answer != "ack" {
+			t.Errorf("%+v %v", d, ok)
+		}
+		time.Sleep(time.Hour - time.Millisecond)
+		if l := s.Leases(); l[0].State != leases.Bound {
+			t.Errorf("before its end: %+v", l)
+		}
+		time.Sleep(time.Millisecond)
+		if l := s.Leases(); l[0].State != leases.Expired {
+			t.Errorf("at its end: %+v", l)
+		}
+		stop()
+	})
+}
+
+func TestAFullQueueDropsAndCounts(t *testing.T) {
+	cfg := alone()
+	cfg.QueueLength = 3
+	s, _, _, _ := simulated(t, cfg)
+	for range 10 {
+		s.receive(message(stranger, discover))
+	}
+	if n := s.Stats().Reasons[Overloaded]; n != 7 {
+		t.Errorf("%d dropped", n)
+	}
+}
+
+func TestSocketsAreOpenedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, w, _, _ := simulated(t, alone())
+		second, attempts := newWire(), 0
+		s.listen = func(Config, func(*dhcpv4.DHCPv4)) (transport, error) {
+			if attempts++; attempts < 3 {
+				return nil, errors.New("no such device")
+			}
+			return second, nil
+		}
+		stop := run(t, s)
+		w.failure <- errors.New("network is down")
+		time.Sleep(5 * time.Second)
+		s.receive(message(stranger, discover))
+		synctest.Wait()
+		if len(second.answers()) != 1 || attempts != 3 {
+			t.Errorf("%d answers after %d attempts", len(second.answers()), attempts)
+		}
+		stop()
+	})
+}
+
+// TestRestart: leases survive, on a real disk.
+func TestRestart(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	cfg := alone()
+	cfg.LeaseFile = filepath.Join(t.TempDir(), "leases.db")
+	for i, want := range []Reason{Pooled, Renewed} {
+		s, err := New(cfg, func() *site.View { return nil }, nil, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := newWire()
+		s.listen = func(Config, func(*dhcpv4.DHCPv4)) (transport, error) { return w, nil }
+		stop := run(t, s)
+		q := message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.120"))
+		if i == 1 {
+			q = message(stranger, ask, ciaddr("198.18.0.120"))
+		}
+		s.receive(q)
+		for len(w.answers()) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		stop()
+		if d, _ := s.LastDecision(stranger); d.Reason != want {
+			t.Errorf("run %d: %v", i, d)
+		}
+	}
+}
+
+func TestRecentIsBounded(t *testing.T) {
+	r := newRecent()
+	r.put(Decision{MAC: known, Reason: Reserved})
+	for i := range 5 * maxRecent {
+		r.put(Decision{MAC: site.MAC{2, 0, 0, byte(i >> 16), byte(i >> 8), byte(i)}})
+	}
+	if n := len(r.young) + len(r.old); n > 2*maxRecent {
+		t.Errorf("%d decisions kept", n)
+	}
+	r.put(Decision{MAC: known, Reason: Renewed})
+	if d, ok := r.get(known); !ok || d.Reason != Renewed {
+		t.Errorf("%v %v", d, ok)
+	}
+	r.put(Decision{})
+	if _, ok := r.get(site.MAC{}); ok {
+		t.Error("a decision on nobody")
+	}
+}
