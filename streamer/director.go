@@ -1,0 +1,210 @@
+package streamer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"everboot/site"
+)
+
+// Director takes iSCSI logins and sends each to a streamer.
+type Director struct {
+	cfg    DirectorConfig
+	view   func() *site.View
+	events func(site.Event)
+	log    *slog.Logger
+
+	ready   chan struct{}
+	changed chan struct{} // a new view: look for sessions that must move
+	reading chan struct{} // a slot for each login that is being read
+	waiting sync.Map      // net.Conn of held logins; a new view wakes them
+	pool    pool
+	table   *table
+	counts  counts
+}
+
+// NewDirector returns a director that asks view for the site as it is now, and tells events what happened. Both are called by
+// many goroutines and must not block.
+func NewDirector(cfg DirectorConfig, view func() *site.View, events func(site.Event), log *slog.Logger) (*Director, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	return &Director{
+		cfg: cfg, view: view, events: events, log: log,
+		ready: make(chan struct{}), changed: make(chan struct{}, 1),
+		reading: make(chan struct{}, cfg.MaxLogins), table: newTable(),
+	}, nil
+}
+
+// Ready closes when all addresses listen.
+func (d *Director) Ready() <-chan struct{} { return d.ready }
+
+// Run takes logins until ctx ends; then it closes every session, so that initiators go elsewhere at once.
+func (d *Director) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var listeners []net.Listener
+	defer func() {
+		for _, l := range listeners {
+			l.Close()
+		}
+	}()
+	for _, address := range d.cfg.Listen {
+		l, err := d.cfg.ListenFunc("tcp", address)
+		if err != nil {
+			return fmt.Errorf("listening for iSCSI logins on %s: %w", address, err)
+		}
+		listeners = append(listeners, l)
+	}
+	var all sync.WaitGroup
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		all.Go(func() { failed <- d.accept(ctx, l, &all) })
+	}
+	all.Go(func() { d.move(ctx) })
+	close(d.ready)
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	cancel()
+	for _, l := range listeners {
+		l.Close()
+	}
+	all.Wait()
+	return err
+}
+
+// accept starts a goroutine a connection. It returns nil when ctx ends.
+func (d *Director) accept(ctx context.Context, l net.Listener, all *sync.WaitGroup) error {
+	for {
+		conn, err := l.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				conn.Close()
+			}
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("taking iSCSI logins on %s: %w", l.Addr(), err)
+		case err != nil: // out of file descriptors, or a connection that was reset before we took it
+			d.log.Warn("taking an iSCSI login", "error", err)
+			pause(ctx, retryPause)
+			continue
+		}
+		select {
+		case d.reading <- struct{}{}:
+			all.Go(func() { d.serve(ctx, conn) })
+		default:
+			d.counts.drop(DropTooMany)
+			reset(conn)
+		}
+	}
+}
+
+func pause(ctx context.Context, t time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(t):
+	}
+}
+
+// reset closes a connection with a RST, which leaves no state behind.
+func reset(conn net.Conn) {
+	if c, ok := conn.(*net.TCPConn); ok {
+		c.SetLinger(0)
+	}
+	conn.Close()
+}
+
+// Update is called with each new view. It closes the sessions of streamers that are down or gone, at once, and wakes held
+// logins. A session that no other streamer could take is left alone: closing it would help nobody, and if the probe
+// erred the target goes on.
+func (d *Director) Update(v *site.View) {
+	d.pool.forget(v)
+	elsewhere := memo(v)
+	for _, s := range d.table.all() {
+		st, ok := v.Streamers[s.Streamer]
+		if (!ok || st.Check.Health == site.Down) && elsewhere(s) {
+			s.end(endDown, true)
+		}
+	}
+	d.waiting.Range(func(conn, _ any) bool {
+		conn.(net.Conn).SetReadDeadline(time.Unix(1, 0))
+		return true
+	})
+	select {
+	case d.changed <- struct{}{}:
+	default:
+	}
+}
+
+// memo returns a function that says whether another streamer than its own could serve a session. It asks site.Pick once for
+// each vDisk version and streamer.
+func memo(v *site.View) func(*session) bool {
+	type key struct {
+		vdisk    string
+		version  int
+		digest   site.Digest
+		streamer string
+	}
+	known := make(map[key]bool)
+	return func(s *session) bool {
+		k := key{s.login.VDisk, s.login.Version, s.login.Digest, s.Streamer}
+		can, ok := known[k]
+		if !ok {
+			l := s.login
+			l.Tried = []string{s.Streamer}
+			_, reason := site.Pick(v, l)
+			can = reason == site.Picked
+			known[k] = can
+		}
+		return can
+	}
+}
+
+// move ends the sessions of draining streamers, paced, as far as another streamer can take them.
+func (d *Director) move(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.changed:
+		}
+		for _, s := range d.table.all() {
+			v := d.view()
+			if v.Streamers[s.Streamer].State != site.Draining || !memo(v)(s) {
+				continue
+			}
+			s.end(endDrain, false)
+			pause(ctx, d.cfg.DrainPace)
+			if ctx.Err() != nil {
+				return
+			}
+		}
+	}
+}
+
+// Sessions returns the sessions of now, the oldest first.
+func (d *Director) Sessions() []Session {
+	var list []Session
+	for _, s := range d.table.all() {
+		c := s.Session
+		c.BytesIn, c.BytesOut = tcpBytes(s.initiator)
+		list = append(list, c)
+	}
+	slices.SortFunc(list, func(a, b Session) int { return a.Since.Compare(b.Since) })
+	return list
+}
+
+func (d *Director) event(mac site.MAC, what, detail string) {
+	d.events(site.Event{At: time.Now(), MAC: mac, What: what, Detail: detail})
+}

@@ -1,0 +1,328 @@
+package streamer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"everboot/internal/iscsi"
+	"everboot/site"
+)
+
+// maxEarly is how much an initiator may send beyond its first PDU while it is held: nothing is usual.
+const maxEarly = 64 << 10
+
+// errEarly says that an initiator sent more than that.
+var errEarly = errors.New("the initiator sends without waiting for an answer")
+
+// caller is an initiator whose login is being decided.
+type caller struct {
+	conn   net.Conn
+	login  iscsi.Login
+	sent   []byte // what it sent so far, to be passed on
+	device site.MAC
+}
+
+// serve leads one connection from its first PDU to its end.
+func (d *Director) serve(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { reset(conn) })
+	defer stop()
+	c, drop := d.read(conn)
+	if drop != "" {
+		<-d.reading
+		d.counts.drop(drop)
+		d.log.Debug("iSCSI connection dropped", "remote", conn.RemoteAddr().String(), "why", string(drop))
+		return
+	}
+	if c.login.Discovery {
+		defer func() { <-d.reading }()
+		d.discover(c)
+		return
+	}
+	<-d.reading
+	s, reason, err := d.find(ctx, c)
+	switch {
+	case err != nil:
+		d.counts.drop(dropOf(err))
+	case reason != site.Picked:
+		d.refuse(c, reason)
+	default:
+		d.forward(ctx, s)
+	}
+}
+
+// read takes the first login PDU. Nothing is believed of it: it is bounded in size and time, and must name who asks for what.
+func (d *Director) read(conn net.Conn) (*caller, Drop) {
+	conn.SetDeadline(time.Now().Add(d.cfg.LoginTimeout))
+	p, err := iscsi.ReadPDU(conn, iscsi.MaxLoginData)
+	if err != nil {
+		return nil, dropOf(err)
+	}
+	login, err := iscsi.ParseLogin(p)
+	switch {
+	case errors.Is(err, iscsi.ErrMissingName):
+		d.answer(conn, login, iscsi.StatusMissingParameter)
+		return nil, DropMalformed
+	case err != nil:
+		return nil, DropMalformed
+	case login.Request.VersionMin > 0: // the one version there is (RFC 7143 §11.12.4)
+		d.answer(conn, login, iscsi.StatusVersion)
+		return nil, DropMalformed
+	}
+	conn.SetDeadline(time.Time{})
+	tuneInitiator(conn)
+	return &caller{conn: conn, login: login, sent: p.Append(nil)}, ""
+}
+
+func dropOf(err error) Drop {
+	switch {
+	case errors.Is(err, iscsi.ErrTooLong), errors.Is(err, iscsi.ErrAHS), errors.Is(err, errEarly):
+		return DropOversized
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return DropSlow
+	}
+	return DropHungUp
+}
+
+// find looks for a streamer that takes the login, for as long as it may be held. An error means that the initiator is gone.
+func (d *Director) find(ctx context.Context, c *caller) (*session, site.Reason, error) {
+	held := false
+	deadline := time.Now().Add(d.cfg.Hold)
+	for {
+		s, reason := d.try(ctx, c)
+		if reason == site.Picked || !waits(d.view(), reason) {
+			return s, reason, nil
+		}
+		if !held {
+			held = true
+			if d.counts.holding.Add(1) > int64(d.cfg.MaxLogins) {
+				d.counts.holding.Add(-1)
+				return nil, reason, nil
+			}
+			defer d.counts.holding.Add(-1)
+			d.waiting.Store(c.conn, nil)
+			defer d.waiting.Delete(c.conn)
+			d.log.Info("iSCSI login held", "device", c.device.String(), "target", c.login.Target, "reason", string(reason))
+		}
+		if err := c.wait(min(retryPause, time.Until(deadline))); err != nil {
+			return nil, reason, err
+		}
+		if !time.Now().Before(deadline) || ctx.Err() != nil {
+			return nil, reason, nil
+		}
+	}
+}
+
+// waits reports whether a reason may pass within the time that a login is held. A site of which nothing is known yet may still
+// turn out to know the device; initiators take a refusal as final.
+func waits(v *site.View, r site.Reason) bool {
+	switch r {
+	case site.NoReplica, site.DigestDiffers, site.NoHealthyStreamer, site.AllDraining:
+		return true
+	case site.UnknownDevice:
+		return len(v.Devices) == 0 && !v.Registry.Reachable
+	}
+	return false
+}
+
+// wait sleeps until the time is over or a new view wakes it, and notices meanwhile that the initiator hung up.
+func (c *caller) wait(t time.Duration) error {
+	c.conn.SetReadDeadline(time.Now().Add(t))
+	defer c.conn.SetReadDeadline(time.Time{})
+	buf := make([]byte, 4096)
+	n, err := c.conn.Read(buf)
+	c.sent = append(c.sent, buf[:n]...)
+	switch {
+	case len(c.sent) > iscsi.MaxLoginData+maxEarly:
+		return errEarly
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil
+	}
+	return err
+}
+
+// try goes through the streamers once, the best first.
+func (d *Director) try(ctx context.Context, c *caller) (*session, site.Reason) {
+	var tried []string
+	for {
+		v := d.view()
+		l, reason := site.Admit(v, c.login.Initiator, c.login.Target)
+		c.device = l.MAC
+		if reason != site.Picked {
+			return nil, reason
+		}
+		l.Tried = tried
+		now := time.Now()
+		st, reason := d.pool.pick(now, v, l)
+		if reason != site.Picked {
+			return nil, reason
+		}
+		leg, answer, err := d.connect(ctx, st, c)
+		if err != nil {
+			d.pool.leave(st.Name, true, time.Now())
+			d.log.Warn("streamer does not take a login", "streamer", st.Name, "device", l.MAC.String(), "error", err)
+			tried = append(tried, st.Name)
+			continue
+		}
+		l.Tried = nil
+		s := &session{
+			Session: Session{
+				Device: l.MAC, VDisk: l.VDisk, Version: l.Version, Streamer: st.Name,
+				Remote: c.conn.RemoteAddr().String(), Since: now,
+			},
+			login: l, isid: c.login.Request.ISID, target: c.login.Target, initiator: c.conn, leg: leg,
+		}
+		c.conn.SetWriteDeadline(now.Add(d.cfg.LoginTimeout))
+		_, err = c.conn.Write(answer)
+		c.conn.SetWriteDeadline(time.Time{})
+		if err != nil { // splicing will see it too
+			d.counts.drop(DropAnswer)
+		}
+		return s, site.Picked
+	}
+}
+
+// connect passes a login on to a streamer and returns its first answer. A streamer that takes the connection but
+// does not answer, or refuses the login, counts as one that is not there.
+func (d *Director) connect(ctx context.Context, st site.Streamer, c *caller) (net.Conn, []byte, error) {
+	var failures error
+	for i := range st.Addresses { // targets spread over its NICs
+		address := st.Addresses[(i+int(c.device[5]))%len(st.Addresses)]
+		leg, err := d.dial(ctx, address.String())
+		if err != nil {
+			failures = errors.Join(failures, err)
+			continue
+		}
+		answer, err := ask(leg, c.sent, d.cfg.DialTimeout)
+		if err != nil {
+			leg.Close()
+			failures = errors.Join(failures, err)
+			continue
+		}
+		tuneLeg(leg)
+		return leg, answer, nil
+	}
+	return nil, nil, failures
+}
+
+func (d *Director) dial(ctx context.Context, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.DialTimeout)
+	defer cancel()
+	return d.cfg.Dial(ctx, "tcp", address)
+}
+
+func ask(leg net.Conn, login []byte, patience time.Duration) ([]byte, error) {
+	leg.SetDeadline(time.Now().Add(patience))
+	if _, err := leg.Write(login); err != nil {
+		return nil, fmt.Errorf("passing a login on: %w", err)
+	}
+	p, err := iscsi.ReadPDU(leg, iscsi.MaxLoginData)
+	if err != nil {
+		return nil, fmt.Errorf("waiting for the streamer's answer: %w", err)
+	}
+	answer, err := iscsi.ParseLoginResponse(p)
+	if err != nil {
+		return nil, err
+	}
+	if answer.Status != iscsi.StatusSuccess {
+		return nil, &iscsi.LoginError{Status: answer.Status}
+	}
+	leg.SetDeadline(time.Time{})
+	return p.Append(nil), nil
+}
+
+// forward splices a session until it ends.
+func (d *Director) forward(ctx context.Context, s *session) {
+	s.ended = func(cause string) {
+		now := time.Now()
+		d.table.remove(s, cause, now)
+		d.pool.leave(s.Streamer, false, now)
+	}
+	before, failover := d.table.add(s)
+	d.counts.login(site.Picked)
+	what, detail := "login", fmt.Sprintf("%s version %d from %s", s.VDisk, s.Version, s.Streamer)
+	if failover {
+		d.counts.failovers.Add(1)
+		what = "failover"
+		detail = fmt.Sprintf("%s version %d from %s to %s after %s: %s", s.VDisk, s.Version, before.streamer, s.Streamer,
+			s.Since.Sub(before.lost).Round(time.Millisecond), before.why)
+	}
+	d.log.Info("iSCSI "+what, "device", s.Device.String(), "streamer", s.Streamer, "detail", detail)
+	d.event(s.Device, what, detail)
+	stop := context.AfterFunc(ctx, func() { s.end(endStop, true) })
+	defer stop()
+	cause := s.run()
+	d.counts.bytesIn.Add(s.in)
+	d.counts.bytesOut.Add(s.out)
+	d.log.Info("iSCSI session closed", "device", s.Device.String(), "streamer", s.Streamer, "why", cause, "bytes", s.out)
+	d.event(s.Device, "closed", fmt.Sprintf("%s: %s", s.Streamer, cause))
+}
+
+// status is what an initiator is told. Class 2 makes it give up, class 3 makes it come back.
+func status(r site.Reason) iscsi.Status {
+	switch r {
+	case site.UnknownDevice, site.MalformedInitiator:
+		return iscsi.StatusAuthentication
+	case site.NotItsVDisk:
+		return iscsi.StatusAuthorization
+	case site.MalformedTarget, site.OtherSite:
+		return iscsi.StatusNotFound
+	}
+	return iscsi.StatusUnavailable
+}
+
+func (d *Director) refuse(c *caller, reason site.Reason) {
+	d.counts.login(reason)
+	d.log.Warn("iSCSI login refused", "device", c.device.String(), "initiator", c.login.Initiator, "target", c.login.Target,
+		"reason", string(reason))
+	d.event(c.device, "refused", string(reason)+": "+reason.Text())
+	d.answer(c.conn, c.login, status(reason))
+}
+
+// answer ends a login with a status. It lets the initiator close first, for a moment, so that the answer is not lost in a reset.
+func (d *Director) answer(conn net.Conn, login iscsi.Login, s iscsi.Status) {
+	conn.SetDeadline(time.Now().Add(time.Second))
+	if _, err := conn.Write(login.Request.Reject(s).PDU().Append(nil)); err != nil {
+		d.counts.drop(DropAnswer)
+		return
+	}
+	if c, ok := conn.(*net.TCPConn); ok {
+		c.CloseWrite()
+	}
+	io.CopyN(io.Discard, conn, maxEarly)
+}
+
+// discover answers a discovery session itself: the one target of this device, at the address that was asked.
+func (d *Director) discover(c *caller) {
+	v := d.view()
+	mac, err := site.ParseInitiatorName(c.login.Initiator)
+	if err != nil {
+		d.refuse(c, site.MalformedInitiator)
+		return
+	}
+	c.device = mac
+	a, reason := site.Assign(v, mac)
+	if reason == site.UnknownDevice {
+		d.refuse(c, reason)
+		return
+	}
+	var targets []iscsi.Target
+	if reason == site.Offered {
+		name := site.NameTarget(v.Site, a.VDisk.Name, a.Version.Number, a.Version.Digest)
+		targets = []iscsi.Target{{Name: name.IQN(), Addresses: []string{c.conn.LocalAddr().String() + ",1"}}}
+	}
+	d.counts.discoveries.Add(1)
+	c.conn.SetDeadline(time.Now().Add(d.cfg.LoginTimeout))
+	s, err := iscsi.Accept(c.conn, c.login)
+	if err == nil {
+		err = s.ServeDiscovery(targets)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		d.counts.drop(DropDiscovery)
+	}
+}

@@ -1,0 +1,184 @@
+package streamer
+
+import (
+	"hash/maphash"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"everboot/site"
+)
+
+// Session is one login that goes through the director.
+type Session struct {
+	Device    site.MAC  `json:"device"`
+	VDisk     string    `json:"vdisk"`
+	Version   int       `json:"version"`
+	Streamer  string    `json:"streamer"`
+	Remote    string    `json:"remote"` // the initiator's address
+	Since     time.Time `json:"since"`
+	BytesIn   uint64    `json:"bytes_in"`  // from the initiator
+	BytesOut  uint64    `json:"bytes_out"` // to the initiator
+	Failovers int       `json:"failovers"` // of this device since the director started
+}
+
+// session is a pair of spliced connections.
+type session struct {
+	Session
+	login     site.Login
+	isid      [6]byte
+	target    string
+	initiator net.Conn
+	leg       net.Conn // to the streamer
+
+	ended   func(cause string) // called once, before the connections close
+	once    sync.Once
+	cause   atomic.Pointer[string] // why it ended
+	in, out uint64                 // the bytes at its end
+}
+
+// Why sessions end.
+const (
+	endInitiator = "the initiator closed it"
+	endStreamer  = "the streamer closed it"
+	endDown      = "the streamer is down"
+	endDrain     = "the streamer is draining"
+	endReplaced  = "the initiator logged in again"
+	endStop      = "the director stops"
+)
+
+// lost reports whether the initiator did not want the end, and will be back.
+//
+// A replaced session counts: its initiator gave it up before anybody here noticed the death of the streamer.
+func lost(cause string) bool {
+	return cause == endStreamer || cause == endDown || cause == endDrain || cause == endReplaced
+}
+
+// end closes both connections at once. With reset the initiator gets a RST, and what is under way is thrown away.
+func (s *session) end(cause string, reset bool) {
+	s.once.Do(func() {
+		s.cause.Store(&cause)
+		s.in, s.out = tcpBytes(s.initiator)
+		s.ended(cause) // the initiator may be back before this goroutine runs again
+		if c, ok := s.initiator.(*net.TCPConn); ok && reset {
+			c.SetLinger(0)
+		}
+		s.initiator.Close()
+		s.leg.Close()
+	})
+}
+
+// run forwards until one side ends, ends the other side at once, and returns why. Between two TCP connections io.Copy is
+// splice(2): bytes never enter this process.
+func (s *session) run() string {
+	back := make(chan struct{})
+	go func() {
+		defer close(back)
+		io.Copy(s.leg, s.initiator)
+		s.end(endInitiator, false)
+	}()
+	io.Copy(s.initiator, s.leg)
+	// The streamer's last bytes, such as the answer to a logout, were handed to the kernel; a FIN follows them.
+	s.end(endStreamer, false)
+	<-back
+	return *s.cause.Load()
+}
+
+const shardCount = 64
+
+// table holds the sessions, spread over shards by device so that logins do not wait for each other.
+type table struct {
+	seed   maphash.Seed
+	shards [shardCount]shard
+}
+
+type shard struct {
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+	devices  map[site.MAC]record
+}
+
+// record is what is remembered of a device's last session. There is at most one for each device that was ever admitted.
+type record struct {
+	streamer  string
+	lost      time.Time // zero: the device ended it itself
+	why       string
+	failovers int
+}
+
+// memory is how long after a loss a login still counts as its failover; later it is a boot.
+const memory = 5 * time.Minute
+
+func newTable() *table {
+	t := &table{seed: maphash.MakeSeed()}
+	for i := range t.shards {
+		t.shards[i].sessions = make(map[*session]struct{})
+		t.shards[i].devices = make(map[site.MAC]record)
+	}
+	return t
+}
+
+func (t *table) shard(m site.MAC) *shard {
+	return &t.shards[maphash.Bytes(t.seed, m[:])%shardCount]
+}
+
+// add puts a session in. It returns the record of the device's session before if this is its failover, and ends a
+// session that this login replaces (RFC 7143 §6.3.5: same initiator, ISID and target), which its streamer cannot know of.
+func (t *table) add(s *session) (before record, failover bool) {
+	h := t.shard(s.Device)
+	for _, old := range h.twins(s) {
+		old.end(endReplaced, true)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before = h.devices[s.Device]
+	failover = !before.lost.IsZero() && s.Since.Sub(before.lost) < memory
+	s.Failovers = before.failovers
+	if failover {
+		s.Failovers++
+	}
+	h.devices[s.Device] = record{streamer: s.Streamer, failovers: s.Failovers}
+	h.sessions[s] = struct{}{}
+	return before, failover
+}
+
+// twins returns the sessions that a new one replaces.
+func (h *shard) twins(s *session) []*session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var twins []*session
+	for old := range h.sessions {
+		if old.Device == s.Device && old.isid == s.isid && old.target == s.target {
+			twins = append(twins, old)
+		}
+	}
+	return twins
+}
+
+// remove takes a session out, and remembers if its device lost it.
+func (t *table) remove(s *session, cause string, now time.Time) {
+	h := t.shard(s.Device)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.sessions, s)
+	if r := h.devices[s.Device]; lost(cause) && r.streamer == s.Streamer {
+		r.lost, r.why = now, cause
+		h.devices[s.Device] = r
+	}
+}
+
+// all returns the sessions of now.
+func (t *table) all() []*session {
+	var list []*session
+	for i := range t.shards {
+		h := &t.shards[i]
+		h.mu.Lock()
+		for s := range h.sessions {
+			list = append(list, s)
+		}
+		h.mu.Unlock()
+	}
+	return list
+}
