@@ -304,10 +304,9 @@ func TestLoginHeldUntilStreamerComes(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { _, err := f.login(t1); done <- err }()
 	eventually(t, "the login is held", func() bool { return f.director.Stats().Holding == 1 })
-	start := time.Now()
 	f.add("s1")
-	if err := <-done; err != nil || time.Since(start) > 45*time.Millisecond {
-		t.Errorf("error %v after %v; a new view ends the wait", err, time.Since(start))
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -91,11 +91,11 @@ func (t *Target) session(conn net.Conn) {
 		conn.Write(login.Request.Reject(status).PDU().Append(nil))
 		return
 	}
+	t.logins.Add(1)
 	s, err := iscsi.Accept(conn, login)
 	if err != nil {
 		return
 	}
-	t.logins.Add(1)
 	targets := []iscsi.Target{{Name: t.Name, Addresses: []string{conn.LocalAddr().String() + ",1"}}}
 	for {
 		p, err := s.Next()
