@@ -21,8 +21,8 @@ consul: ## build a real Consul agent for the tests (7 minutes the first time on 
 	@internal/lab/consul/build.sh
 
 .PHONY: vdisk
-vdisk: build ## build the Debian vDisk of the demo and the tests (3 minutes the first time)
-	@go run ./internal/lab/vdisk
+vdisk: ## build the Debian vDisk of the demo and the tests (2 minutes the first time)
+	@go run ./internal/lab/guest/vdisk/cmd
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck with all checks, go mod tidy
@@ -36,12 +36,12 @@ unit: ## the rings that need neither root nor packages, with the race detector
 	go test -race ./...
 
 .PHONY: test
-test: deps lint consul vdisk ## everything: lint, unit rings, lab, machines (RACE=1: the lab's too under the race detector)
+test: deps build lint consul vdisk ## everything: lint, unit rings, lab, machines (RACE=1: the lab's too under the race detector)
 	go test -race ./...
 	EVERBOOT_LAB=1 go test -count=1 -p 1 -timeout 25m $(if $(RACE),-race) ./...
 
 .PHONY: demo
-demo: deps vdisk ## play the main job: boot a real Debian, kill its streamer, then its appliance (KEEP=1 leaves it running)
+demo: deps build vdisk ## play the main job: boot a real Debian, kill its streamer, then its appliance (KEEP=1 leaves it running)
 	@go run ./internal/lab/demo $(if $(KEEP),-keep)
 
 .PHONY: bench

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"everboot/appliance/web"
+	"everboot/dhcp/leases"
 	"everboot/site"
 )
 
@@ -19,9 +20,7 @@ func (w *worker) Status() web.Status {
 		Node: w.cfg.Node, Version: w.opts.Version, Now: time.Now(), Started: w.started, View: v,
 		VIP: w.vipStatus(), Checks: w.checks(), Sessions: w.sessions(v), Warnings: warnings(v),
 	}
-	if w.dhcp != nil {
-		s.Leases = len(w.dhcp.Leases())
-	}
+	s.Leases = len(w.leases())
 	return s
 }
 
@@ -158,10 +157,7 @@ func (w *worker) macAt(addr netip.Addr) site.MAC {
 	if d, ok := w.builder.View().DeviceAt(addr); ok {
 		return d.MAC
 	}
-	if w.dhcp == nil {
-		return site.MAC{}
-	}
-	for _, l := range w.dhcp.Leases() {
+	for _, l := range w.leases() {
 		if l.Address == addr {
 			return l.MAC
 		}
@@ -170,10 +166,7 @@ func (w *worker) macAt(addr netip.Addr) site.MAC {
 }
 
 func (w *worker) leaseOf(mac site.MAC) (netip.Addr, bool) {
-	if w.dhcp == nil {
-		return netip.Addr{}, false
-	}
-	for _, l := range w.dhcp.Leases() {
+	for _, l := range w.leases() {
 		if l.MAC == mac {
 			return l.Address, true
 		}
@@ -197,9 +190,46 @@ func (w *worker) Delete(ctx context.Context, kind site.Kind, key string) error {
 // checks returns the appliance's own probes by name.
 func (w *worker) checks() []web.Check {
 	var list []web.Check
-	for name, c := range w.health.Results() {
-		list = append(list, web.Check{Name: name, Check: c})
+	for _, r := range w.health.Status() {
+		list = append(list, web.Check{Name: r.Name, Check: r.Check})
 	}
 	slices.SortFunc(list, func(a, b web.Check) int { return cmp.Compare(a.Name, b.Name) })
 	return list
+}
+
+func (w *worker) vipStatus() *web.VIP {
+	if w.vip == nil {
+		return nil
+	}
+	s := w.vip.Status()
+	v := &web.VIP{State: string(s.State), Since: s.Since, Priority: s.Priority, Reason: string(s.Last.Cause)}
+	for _, p := range w.cfg.VIP.Addresses {
+		v.Addresses = append(v.Addresses, p.Addr().String())
+	}
+	if s.Owner.IsValid() {
+		v.Owner = s.Owner.String()
+	}
+	return v
+}
+
+func (w *worker) sessions(v *site.View) []web.Session {
+	if w.director == nil {
+		return nil
+	}
+	var list []web.Session
+	for _, s := range w.director.Sessions() {
+		list = append(list, web.Session{
+			MAC: s.Device, Device: v.Devices[s.Device].Name, VDisk: s.VDisk, Version: s.Version, Streamer: s.Streamer,
+			Remote: s.Remote, Since: s.Since, ToTarget: s.BytesOut, ToStreamer: s.BytesIn, Failovers: s.Failovers,
+		})
+	}
+	return list
+}
+
+// leases returns the leases that are alive.
+func (w *worker) leases() []leases.Lease {
+	if w.dhcp == nil {
+		return nil
+	}
+	return slices.DeleteFunc(w.dhcp.Leases(), func(l leases.Lease) bool { return !l.Live() })
 }

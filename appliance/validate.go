@@ -58,8 +58,8 @@ func (c *Config) checkVIP() error {
 	if v.VRID < 1 || v.VRID > 255 {
 		return fmt.Errorf("vip.vrid %d: use 1 to 255", v.VRID)
 	}
-	if v.Priority < 1 || v.Priority > 254 {
-		return fmt.Errorf("vip.priority %d: use 1 to 254", v.Priority)
+	if v.Priority < 10 || v.Priority > 254 {
+		return fmt.Errorf("vip.priority %d: use 10 to 254", v.Priority)
 	}
 	for i, p := range v.Addresses {
 		if !p.Addr().Is4() {

@@ -23,7 +23,7 @@ type Status struct {
 
 // VIP is what the VRRP router says.
 type VIP struct {
-	State     string    `json:"state"` // Initialize, Backup or Active (RFC 9568 §6.4)
+	State     string    `json:"state"` // initialize, backup or active (RFC 9568 §6.4)
 	Since     time.Time `json:"since"`
 	Addresses []string  `json:"addresses"`
 	Priority  int       `json:"priority"`
@@ -39,16 +39,16 @@ type Check struct {
 
 // Session is a target's stream through this appliance's director.
 type Session struct {
-	MAC       site.MAC  `json:"mac"`
-	Device    string    `json:"device"`
-	VDisk     string    `json:"vdisk"`
-	Version   int       `json:"version"`
-	Streamer  string    `json:"streamer"`
-	Remote    string    `json:"remote"`
-	Since     time.Time `json:"since"`
-	ToTarget  uint64    `json:"to_target_bytes"`
-	ToServer  uint64    `json:"to_streamer_bytes"`
-	Failovers int       `json:"failovers"`
+	MAC        site.MAC  `json:"mac"`
+	Device     string    `json:"device"`
+	VDisk      string    `json:"vdisk"`
+	Version    int       `json:"version"`
+	Streamer   string    `json:"streamer"`
+	Remote     string    `json:"remote"`
+	Since      time.Time `json:"since"`
+	ToTarget   uint64    `json:"to_target_bytes"`
+	ToStreamer uint64    `json:"to_streamer_bytes"`
+	Failovers  int       `json:"failovers"`
 }
 
 // Explanation is what a target gets, and why.

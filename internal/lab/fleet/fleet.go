@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"everboot/appliance/web"
+	"everboot/image"
 	"everboot/internal/lab"
 	"everboot/site"
 )
@@ -34,10 +35,8 @@ var (
 // Options say what the site is made of.
 type Options struct {
 	Binary string // bin/everboot
-	// Disk is the replica that every streamer holds; Kernel and Initrd go with it.
-	Disk, Kernel, Initrd string
-	Cmdline              string // added to the kernel's command line
-	Consul               bool   // the registry is Consul, reached at Start's consul addresses; else embedded
+	VDisk  string // folder of the vDisk (image.DiskFile and its neighbours) that every streamer gets a replica of
+	Consul string // path of the Consul agent; empty: the registry is embedded
 	// Damaged names a streamer whose replica gets one byte changed.
 	Damaged string
 }
@@ -65,7 +64,7 @@ func New(l *lab.Lab, o Options) (*Fleet, error) {
 	for name, address := range streamerAddress {
 		join(name, address)
 	}
-	if o.Consul {
+	if o.Consul != "" {
 		for name, address := range consulAddress {
 			join(name, address)
 		}
@@ -114,16 +113,16 @@ func (f *Fleet) writeAppliance(name string) error {
 	fmt.Fprintf(&c, "[[dhcp.subnet]]\nnetwork = %q\nrange = \"198.18.0.100-198.18.0.199\"\nrouter = \"198.18.0.1\"\n\n", targetNet)
 	fmt.Fprintf(&c, "[tftp]\nroot = %q\n\n", f.path(name, "boot"))
 	fmt.Fprintf(&c, "[api]\nlisten = \":8667\"\ntoken = \"file:%s\"\n", f.path("api.token"))
-	if !f.opts.Consul {
+	if f.opts.Consul == "" {
 		for n := 1; n <= Targets; n++ {
 			fmt.Fprintf(&c, "\n[[device]]\nmac = %q\nname = \"t%d\"\naddress = %q\nvdisk = \"debian\"\n", MAC(n), n, Address(n))
 		}
-		fmt.Fprintf(&c, "\n[[vdisk]]\nname = \"debian\"\nkernel = \"debian/vmlinuz\"\ninitrd = \"debian/initrd.img\"\ncmdline = %q\n", f.opts.Cmdline)
+		fmt.Fprintf(&c, "\n[[vdisk]]\nname = \"debian\"\nkernel = \"debian/vmlinuz\"\ninitrd = \"debian/initrd.img\"\ncmdline = %q\n", image.DefaultCmdline)
 	}
-	if err := f.place(f.opts.Kernel, name, "boot", "debian", "vmlinuz"); err != nil {
+	if err := f.place(filepath.Join(f.opts.VDisk, image.KernelFile), name, "boot", "debian", "vmlinuz"); err != nil {
 		return err
 	}
-	if err := f.place(f.opts.Initrd, name, "boot", "debian", "initrd.img"); err != nil {
+	if err := f.place(filepath.Join(f.opts.VDisk, image.InitrdFile), name, "boot", "debian", "initrd.img"); err != nil {
 		return err
 	}
 	return os.WriteFile(f.Config(name), []byte(c.String()), 0o600)
@@ -134,16 +133,14 @@ func (f *Fleet) writeStreamer(name string) error {
 	fmt.Fprintf(&c, "node = %q\nsite = %q\nstate = %q\n\n", name, siteName, f.path(name))
 	fmt.Fprintf(&c, "[registry]\n%s\n", f.registry(name))
 	fmt.Fprintf(&c, "[iscsi]\naddresses = [\"%s:3260\"]\n\n[store]\npath = %q\n", streamerAddress[name], f.path(name, "vdisks"))
-	if f.opts.Disk != "" {
-		if err := f.placeReplica(name); err != nil {
-			return err
-		}
+	if err := f.placeReplica(name); err != nil {
+		return err
 	}
 	return os.WriteFile(f.Config(name), []byte(c.String()), 0o600)
 }
 
 func (f *Fleet) registry(name string) string {
-	if f.opts.Consul {
+	if f.opts.Consul != "" {
 		server := map[string]string{"a": "c1", "b": "c2", "s1": "c3", "s2": "c1"}[name]
 		return fmt.Sprintf("kind = \"consul\"\naddress = \"%s:8500\"\n", consulAddress[server])
 	}
@@ -156,9 +153,6 @@ func (f *Fleet) registry(name string) string {
 
 // place puts a file where a node looks for it: as a link, or as a copy on another file system.
 func (f *Fleet) place(source string, parts ...string) error {
-	if source == "" {
-		return nil
-	}
 	target := f.path(parts...)
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 		return err
@@ -170,22 +164,23 @@ func (f *Fleet) place(source string, parts ...string) error {
 }
 
 func (f *Fleet) placeReplica(name string) error {
+	disk := filepath.Join(f.opts.VDisk, image.DiskFile)
 	if f.opts.Damaged != name {
-		return f.place(f.opts.Disk, name, "vdisks", "debian", "1", "disk.raw")
+		return f.place(disk, name, "vdisks", "debian", "1", "disk.raw")
 	}
 	target := f.path(name, "vdisks", "debian", "1", "disk.raw")
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 		return err
 	}
-	if err := copyFile(f.opts.Disk, target); err != nil {
+	if err := copyFile(disk, target); err != nil {
 		return err
 	}
-	disk, err := os.OpenFile(target, os.O_RDWR, 0)
+	damaged, err := os.OpenFile(target, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	defer disk.Close()
-	_, err = disk.WriteAt([]byte("damaged"), 1<<20)
+	defer damaged.Close()
+	_, err = damaged.WriteAt([]byte("damaged"), 1<<20)
 	return err
 }
 

@@ -1,0 +1,109 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"everboot/dhcp"
+	"everboot/site"
+	"everboot/tftp"
+	"everboot/vip"
+)
+
+// RunGuard is the process that `everboot appliance` starts as; argv starts its worker.
+func RunGuard(ctx context.Context, cfg *Config, argv []string, log *slog.Logger) error {
+	g := &Guard{Worker: argv, Release: func() error { return nil }, Log: log}
+	if len(cfg.VIP.Addresses) > 0 {
+		addresses, err := vip.NewGuard(cfg.vipConfig(), log.With("room", "vip"))
+		if err != nil {
+			return err
+		}
+		defer addresses.Close()
+		g.Release = addresses.Release
+	}
+	return g.Run(ctx)
+}
+
+// Check reads a configuration file of either kind and looks whether this host is ready for it. The error says what is wrong with the file; the
+// findings are what to mend on the host. Nothing is changed.
+func Check(path string) (findings []error, err error) {
+	if isStreamer(path) {
+		c, err := LoadStreamer(path)
+		if err != nil {
+			return nil, err
+		}
+		return c.checkHost(), nil
+	}
+	c, err := Load(path)
+	if err != nil {
+		return nil, err
+	}
+	return c.checkHost(), nil
+}
+
+// isStreamer reports whether the file has a table that only streamers have.
+func isStreamer(path string) bool {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	var tables map[string]any
+	if toml.Unmarshal(text, &tables) != nil {
+		return false
+	}
+	_, iscsi := tables["iscsi"]
+	_, store := tables["store"]
+	return iscsi || store
+}
+
+func (c *Config) checkHost() []error {
+	var found []error
+	add := func(errs ...error) {
+		for _, err := range errs {
+			if err != nil {
+				found = append(found, err)
+			}
+		}
+	}
+	_, err := c.API.Token.Read()
+	add(err)
+	_, err = c.Registry.Token.Read()
+	add(err)
+	own, err := ownAddress(c)
+	add(err)
+	if len(c.VIP.Addresses) > 0 && own.IsValid() {
+		add(vip.Check(c.vipConfig())...)
+	}
+	if c.DHCP.Mode == "server" && own.IsValid() {
+		content := c.Content()
+		add(dhcp.Check(c.dhcpConfig(own), site.Merge(site.Empty(c.Site, ""), &content, site.Registry{}, site.Observed{}, time.Time{}))...)
+	}
+	if c.TFTP.Enabled || c.HTTP.Enabled {
+		add(tftp.CheckFiles(c.filesConfig())...)
+	}
+	if c.TFTP.Enabled {
+		add(tftp.Check(tftp.Config{Listen: c.TFTP.Listen})...)
+	}
+	if c.HTTP.Enabled {
+		add(tftp.CheckHTTP(c.httpConfig(nil))...)
+	}
+	if c.Director.Enabled {
+		add(checkListen("director.listen", c.Director.Listen))
+	}
+	add(checkListen("api.listen", c.API.Listen))
+	return found
+}
+
+func checkListen(key, address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w; change it, or stop the program that has it", key, address, err)
+	}
+	return l.Close()
+}

@@ -1,0 +1,65 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+
+	"everboot/site"
+	"everboot/site/consul"
+	"everboot/site/embedded"
+)
+
+// RunStreamer runs a streamer's agent until ctx ends.
+func RunStreamer(ctx context.Context, cfg *StreamerConfig, log *slog.Logger) error {
+	token, err := cfg.Registry.Token.Read()
+	if err != nil {
+		return err
+	}
+	registrar, err := cfg.registrar(token, log.With("room", "registry"))
+	if err != nil {
+		return err
+	}
+	defer registrar.Close()
+	_ = ctx
+	return fmt.Errorf("TODO")
+}
+
+// closingRegistrar is what both registries give a streamer's agent.
+type closingRegistrar interface {
+	Announce(ctx context.Context, s site.Streamer) (site.StreamerState, error)
+	Withdraw(ctx context.Context, name string) error
+	Close()
+}
+
+func (c *StreamerConfig) registrar(token string, log *slog.Logger) (closingRegistrar, error) {
+	if c.Registry.Kind == "consul" {
+		return consul.NewRegistrar(consul.RegistrarConfig{Config: consul.Config{Address: c.Registry.Address, Token: token, Site: c.Site, Log: log}})
+	}
+	return embedded.NewClient(embedded.ClientConfig{Addresses: c.Registry.Addresses, Token: token, Log: log})
+}
+
+// checkHost looks whether this host is ready for the agent.
+func (c *StreamerConfig) checkHost() []error {
+	var found []error
+	add := func(err error) {
+		if err != nil {
+			found = append(found, err)
+		}
+	}
+	_, err := c.Registry.Token.Read()
+	add(err)
+	if _, err := exec.LookPath("tgtd"); err != nil {
+		add(errors.New("tgtd is not installed; run: apt-get install tgt && systemctl disable --now tgt"))
+	}
+	if info, err := os.Stat(c.Store.Path); err != nil || !info.IsDir() {
+		add(fmt.Errorf("store.path %s is no folder; make it and put replicas at %s/VDISK/VERSION/disk.raw", c.Store.Path, c.Store.Path))
+	}
+	for _, a := range c.ISCSI.Addresses {
+		add(checkListen("iscsi.addresses", a.String()))
+	}
+	return found
+}

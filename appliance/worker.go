@@ -1,0 +1,323 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"everboot/appliance/web"
+	"everboot/dhcp"
+	"everboot/health"
+	"everboot/site"
+	"everboot/site/consul"
+	"everboot/site/embedded"
+	"everboot/streamer"
+	"everboot/tftp"
+	"everboot/vip"
+)
+
+// WorkerOptions are what the program tells its worker.
+type WorkerOptions struct {
+	Version string
+	Log     *slog.Logger
+	Ready   func() // called once, when everything that is enabled serves
+}
+
+// registry is where the site is written down.
+type registry interface {
+	// Run blocks until ctx ends. It calls changed with the whole content whenever that changes, and with the last
+	// content and Reachable false when the registry is lost.
+	Run(ctx context.Context, changed func(site.Content, site.Registry)) error
+	Put(ctx context.Context, kind site.Kind, key string, value []byte) error
+	Delete(ctx context.Context, kind site.Kind, key string) error
+}
+
+// task is a part of the worker that runs from its start to its end.
+type task interface {
+	Run(ctx context.Context) error
+	Ready() <-chan struct{}
+}
+
+// worker is an appliance at work: the rooms, and what joins them. What is off is nil.
+type worker struct {
+	cfg     *Config
+	opts    WorkerOptions
+	log     *slog.Logger
+	started time.Time
+	own     netip.Addr
+
+	builder  *builder
+	registry registry
+	health   *health.Runner
+	timeline *timeline
+	events   chan site.Event
+	lost     atomic.Uint64 // events that found the channel full
+
+	vip      *vip.Router
+	dhcp     *dhcp.Server
+	files    *tftp.Files
+	tftp     *tftp.Server
+	http     *tftp.HTTP
+	director *streamer.Director
+	api      *web.Server
+}
+
+// eventQueue is how many events may wait: a room never waits for the timeline.
+const eventQueue = 4096
+
+// RunWorker runs an appliance until ctx ends.
+func RunWorker(ctx context.Context, cfg *Config, opts WorkerOptions) error {
+	w, err := newWorker(cfg, opts)
+	if err != nil {
+		return err
+	}
+	return w.run(ctx)
+}
+
+func newWorker(cfg *Config, opts WorkerOptions) (*worker, error) {
+	w := &worker{
+		cfg: cfg, opts: opts, log: opts.Log, started: time.Now(),
+		timeline: newTimeline(), events: make(chan site.Event, eventQueue),
+	}
+	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+		return nil, fmt.Errorf("making the state folder: %w", err)
+	}
+	var err error
+	if w.own, err = ownAddress(cfg); err != nil {
+		return nil, err
+	}
+	if w.builder, err = newBuilder(cfg, w.observed(), w.log.With("room", "site"), time.Now); err != nil {
+		return nil, err
+	}
+	for _, open := range []func() error{w.openRegistry, w.openHealth, w.openBoot, w.openDHCP, w.openDirector, w.openVIP, w.openAPI} {
+		if err := open(); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+// observed is what the node knows of itself before any probe.
+func (w *worker) observed() site.Observed {
+	seen := site.Observed{
+		Boot:       site.BootService{Address: site.BootAddress(w.cfg.VIP.Addresses, w.own)},
+		Appliances: []site.Appliance{{Name: w.cfg.Node, Address: w.own}},
+	}
+	for _, peer := range w.cfg.Peers.Addresses {
+		seen.Appliances = append(seen.Appliances, site.Appliance{Address: peer})
+	}
+	return seen
+}
+
+func (w *worker) openRegistry() (err error) {
+	log := w.log.With("room", "registry")
+	if w.cfg.Registry.Kind == "consul" {
+		token, err := w.cfg.Registry.Token.Read()
+		if err != nil {
+			return err
+		}
+		w.registry, err = consul.New(consul.Config{Address: w.cfg.Registry.Address, Token: token, Site: w.cfg.Site, Log: log})
+		return err
+	}
+	w.registry, err = embedded.New(embedded.Config{
+		Dir: w.cfg.State, Static: w.cfg.Content(), StaticFile: w.cfg.path, Site: w.cfg.Site, Log: log,
+	})
+	return err
+}
+
+// openBoot opens what serves boot files.
+func (w *worker) openBoot() (err error) {
+	if !w.cfg.TFTP.Enabled && !w.cfg.HTTP.Enabled {
+		return nil
+	}
+	w.files, err = tftp.NewFiles(w.cfg.filesConfig(), w.builder.View)
+	if err != nil {
+		return err
+	}
+	if w.cfg.TFTP.Enabled {
+		w.tftp, err = tftp.NewServer(tftp.Config{Listen: w.cfg.TFTP.Listen, Who: w.macAt}, w.files, w.event, w.log.With("room", "tftp"))
+		if err != nil {
+			return err
+		}
+	}
+	if w.cfg.HTTP.Enabled {
+		w.http, err = tftp.NewHTTP(w.cfg.httpConfig(w.macAt), w.files, w.builder.View, w.event, w.log.With("room", "http"))
+	}
+	return err
+}
+
+func (w *worker) openDHCP() (err error) {
+	if w.cfg.DHCP.Mode != "server" {
+		return nil
+	}
+	w.dhcp, err = dhcp.New(w.cfg.dhcpConfig(w.own), w.builder.View, w.event, w.log.With("room", "dhcp"))
+	return err
+}
+
+func (w *worker) openDirector() (err error) {
+	if !w.cfg.Director.Enabled {
+		return nil
+	}
+	w.director, err = streamer.NewDirector(streamer.DirectorConfig{Listen: []string{w.cfg.Director.Listen}}, w.builder.View, w.event, w.log.With("room", "director"))
+	if err != nil {
+		return err
+	}
+	w.builder.changed = append(w.builder.changed, w.director.Update)
+	return nil
+}
+
+func (w *worker) openVIP() (err error) {
+	if len(w.cfg.VIP.Addresses) == 0 {
+		return nil
+	}
+	w.vip, err = vip.New(w.cfg.vipConfig(), w.log.With("room", "vip"))
+	return err
+}
+
+func (w *worker) openAPI() error {
+	token, err := w.cfg.API.Token.Read()
+	if err != nil {
+		return err
+	}
+	c := web.Config{Listen: w.cfg.API.Listen, Token: token, Metrics: w.metrics()}
+	if r, ok := w.registry.(*embedded.Registry); ok {
+		c.Announce = r.Handler()
+	}
+	w.api, err = web.NewServer(c, w, w.log.With("room", "api"))
+	return err
+}
+
+// run starts everything, and the floating address last: it must not come before what answers at it. It stops in the
+// opposite order, so that another appliance answers at the address before we fall silent.
+func (w *worker) run(ctx context.Context) error {
+	all, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, all := errgroup.WithContext(all)
+	group.Go(func() error { return w.builder.Run(all, w.observed()) })
+	group.Go(func() error {
+		return w.registry.Run(all, func(c site.Content, r site.Registry) { w.builder.registryChanged(all, c, r) })
+	})
+	group.Go(func() error { return w.keepEvents(all) })
+	for _, t := range w.tasks() {
+		group.Go(func() error { return t.Run(all) })
+	}
+	group.Go(func() error {
+		defer stop()
+		return w.runVIP(ctx, all)
+	})
+	return group.Wait()
+}
+
+// tasks returns everything but the floating address.
+func (w *worker) tasks() []task {
+	list := []task{w.health, w.api}
+	if w.tftp != nil {
+		list = append(list, w.tftp)
+	}
+	if w.http != nil {
+		list = append(list, w.http)
+	}
+	if w.dhcp != nil {
+		list = append(list, w.dhcp)
+	}
+	if w.director != nil {
+		list = append(list, w.director)
+	}
+	return list
+}
+
+// runVIP waits until everything else serves, says that the worker is ready, and then takes part in the election until ctx ends or
+// something else fails.
+func (w *worker) runVIP(ctx, all context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(all, cancel)()
+	for _, t := range w.tasks() {
+		select {
+		case <-t.Ready():
+		case <-ctx.Done():
+			return w.closeVIP()
+		}
+	}
+	w.opts.Ready()
+	w.log.Info("serving", "site", w.cfg.Site, "address", w.own, "api", w.api.Addr())
+	if w.vip == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return w.vip.Run(ctx)
+}
+
+func (w *worker) closeVIP() error {
+	if w.vip == nil {
+		return nil
+	}
+	return w.vip.Close()
+}
+
+// event is what the rooms call with what happened. It never blocks.
+func (w *worker) event(e site.Event) {
+	if e.At.IsZero() {
+		e.At = time.Now()
+	}
+	select {
+	case w.events <- e:
+	default:
+		w.lost.Add(1)
+	}
+}
+
+func (w *worker) keepEvents(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-w.events:
+			w.timeline.Add(e)
+			w.log.Debug("event", "mac", e.MAC, "what", e.What, "detail", e.Detail)
+		}
+	}
+}
+
+// The rooms' configurations, as both the worker and Check need them.
+
+func (c *Config) filesConfig() tftp.FilesConfig {
+	return tftp.FilesConfig{Root: c.TFTP.Root, IPXE: c.TFTP.IPXE, HTTPPort: port(c.HTTP.Listen)}
+}
+
+func (c *Config) httpConfig(who func(netip.Addr) site.MAC) tftp.HTTPConfig {
+	return tftp.HTTPConfig{Listen: c.HTTP.Listen, SANPort: port(c.Director.Listen), Who: who}
+}
+
+func (c *Config) dhcpConfig(own netip.Addr) dhcp.Config {
+	d := dhcp.Config{Interface: c.Interface, ServerAddress: own, Peers: c.Peers.Addresses, LeaseFile: filepath.Join(c.State, "leases.db")}
+	for _, s := range c.DHCP.Subnets {
+		d.Subnets = append(d.Subnets, dhcp.Subnet{
+			Network: s.Network, Range: [2]netip.Addr{s.Range.First, s.Range.Last}, Router: s.Router, DNS: s.DNS, Lease: time.Duration(s.Lease),
+		})
+	}
+	return d
+}
+
+func (c *Config) vipConfig() vip.Config {
+	return vip.Config{
+		Interface: c.Interface, Addresses: c.VIP.Addresses, VRID: c.VIP.VRID, Priority: c.VIP.Priority,
+		AdvertInterval: time.Duration(c.VIP.AdvertInterval), Preempt: c.VIP.Preempt,
+	}
+}
+
+// port returns the port of a listen address that Validate has seen, or 0.
+func port(listen string) uint16 {
+	_, text, _ := net.SplitHostPort(listen)
+	n, _ := strconv.ParseUint(text, 10, 16)
+	return uint16(n)
+}
