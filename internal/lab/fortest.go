@@ -5,20 +5,15 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
-	envWanted = "EVERBOOT_LAB"       // set to 1 by whoever wants lab tests
-	envInside = "EVERBOOT_LAB_INNER" // set to 1 by TestMain for the test binary that it starts
-	envKeep   = "EVERBOOT_LAB_DIR"   // a folder in which each test's logs and captures stay
+	envWanted = "EVERBOOT_LAB"     // set to 1 by whoever wants lab tests
+	envKeep   = "EVERBOOT_LAB_DIR" // a folder in which each test's logs and captures stay
 )
 
 // Wanted tells whether lab tests are asked for: EVERBOOT_LAB=1.
@@ -129,58 +124,10 @@ func NeedFile(t testing.TB, paths ...string) {
 //
 //	func TestMain(m *testing.M) { os.Exit(lab.TestMain(m)) }
 //
-// Root runs them as they are. Anybody else who asks for lab tests gets the test binary started again as root of new user, mount
-// and network namespaces.
+// Where lab tests are not asked for, it does nothing but run the tests. See [Main] for those who are not root.
 func TestMain(m *testing.M) int {
-	if !Wanted() || os.Geteuid() == 0 && os.Getenv(envInside) != "1" {
+	if !Wanted() {
 		return m.Run()
 	}
-	if os.Getenv(envInside) == "1" {
-		if err := settleInside(); err != nil {
-			os.Stderr.WriteString("lab: preparing the user namespace: " + err.Error() + "\n")
-			return 1
-		}
-		return m.Run()
-	}
-	return runInside()
-}
-
-// runInside starts this program again in namespaces of its own.
-func runInside() int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Args[0] = os.Args[0]
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), envInside+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() > 0 {
-		return exit.ExitCode()
-	}
-	if err != nil {
-		who := "this user"
-		if u, err := user.Current(); err == nil {
-			who = "user " + u.Username
-		}
-		os.Stderr.WriteString("lab: starting the tests in a user namespace of " + who + ": " + err.Error() +
-			"; run them as root, or allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone," +
-			" kernel.apparmor_restrict_unprivileged_userns)\n")
-		return 1
-	}
-	return 0
-}
-
-// settleInside makes the new namespaces fit to live in: a loopback interface, and a /run that peers can write to.
-func settleInside() error {
-	if err := configure("lo", nil); err != nil {
-		return err
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-	return unix.Mount("run", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
+	return Main(m.Run)
 }

@@ -12,15 +12,43 @@
 //
 // # Who may use it
 //
-// The lab needs CAP_NET_ADMIN and CAP_SYS_ADMIN in its user namespace. Root has them. Anybody else calls [TestMain], which
-// starts the test binary again as root of a user namespace of its own. A test gets its lab from [ForTest], which skips unless
-// EVERBOOT_LAB=1 is set, and then fails rather than skips if something is missing.
+// The lab needs CAP_NET_ADMIN and CAP_SYS_ADMIN in its user namespace. Root has them. Anybody else calls [TestMain] (tests) or
+// [Main] (programs), which start the program again as root of a user namespace of its own. A test gets its lab from [ForTest],
+// which skips unless EVERBOOT_LAB=1 is set, and then fails rather than skips if something is missing. [Need] and [NeedFile] name
+// programs and files that are missing. With EVERBOOT_LAB_DIR=DIR the files of each test stay in DIR/<test>.
+//
+// # Death
+//
+// There are several ways to die, and they look different from outside:
+//
+//   - [Process.Kill] kills one process. The host's kernel closes its sockets and says so to the peers.
+//   - [Host.KillAll] kills all processes of a host, daemons too. Addresses stay, and the kernel answers for them.
+//   - [Host.Die] is the loss of power: cables first, then all processes. Nobody hears a farewell. [Host.Revive] brings the host
+//     back with the addresses that it was made with.
+//   - [Cable.Cut] takes the carrier from both ends; [Cable.Silence] drops all frames and leaves the carrier; [Cable.Lose] drops
+//     some. The processes live on.
+//   - [Machine.Stop] is the loss of power for an emulated machine, [Machine.Reset] its reset button.
+//
+// After a death by Die or Silence, a peer's kernel may have a neighbour entry that failed; it asks again once a second.
+//
+// # Machines
+//
+// A [Machine] is QEMU without hardware virtualisation: SeaBIOS with the network card's iPXE ROM of 2019, or OVMF with its own PXE.
+// The ROM is iPXE by itself and says so in its DHCP user class: it takes a script at once. On an idle machine a script runs
+// 6 s after power-on over BIOS, 15 s over UEFI, given that router advertisements are on the segment ([RouterAdvertiser]); without
+// them iPXE waits 13 s longer.
+//
+// # Frames
+//
+// Offloads are off unless Options.Offload is set, so frames are as on a wire: no longer than the MTU, with good checksums.
+// [Segment.Capture] records them, [Segment.Decoded] lets tshark show them.
 //
 // # What it leaves behind
 //
-// Nothing. Namespaces have no names: they live as long as a descriptor or a process of the lab does. Close kills every process
-// that lives in one of them, also one that nobody started through the lab. If the program dies without a Close, a small
-// watchdog does the same.
+// Nothing but files in Options.Dir: <host>-<process>.log, <machine>-console.log, <capture>.pcap. Namespaces have no names: they
+// live as long as a descriptor or a process of the lab does ([Host.Enter] tells how to look into one). Close kills every
+// process that lives in one of them, also one that nobody started through the lab. If the program dies without a Close, a
+// small watchdog does the same.
 //
 // # Errors
 //

@@ -164,7 +164,9 @@ func (m *Machine) argv(nic nic) ([]string, error) {
 		}
 		argv = append(argv, "-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+ovmfCode,
 			"-drive", "if=pflash,unit=1,format=raw,file="+vars)
-		card += ",romfile=" // else iPXE's ROM would take the place of OVMF's own PXE
+	}
+	if c.Firmware == UEFI || c.Kernel != "" {
+		card += ",romfile=" // with UEFI iPXE's ROM would take the place of OVMF's own PXE; with a kernel it only costs time
 	}
 	argv = append(argv, "-device", card)
 	media, err := m.media()
@@ -236,10 +238,16 @@ func (m *Machine) Lines(f func(t time.Time, line string)) { m.console.lines(f) }
 // Console is the text that the console has shown so far.
 func (m *Machine) Console() string { return m.console.String() }
 
-// Send types text on the console. A line ends with "\r".
+// Send types text on the console, a hundred characters a second. A line ends with "\r".
 func (m *Machine) Send(text string) error {
-	if _, err := m.serial.Write([]byte(text)); err != nil {
-		return fmt.Errorf("typing on machine %s: %w", m.config.Name, err)
+	// SeaBIOS empties the serial port at each tick of its clock, 18.2 times a second, into a keyboard buffer of 15 characters,
+	// and drops what does not fit.
+	const pause = 10 * time.Millisecond
+	for i := range len(text) {
+		if _, err := m.serial.Write([]byte{text[i]}); err != nil {
+			return fmt.Errorf("typing on machine %s: %w", m.config.Name, err)
+		}
+		time.Sleep(pause)
 	}
 	return nil
 }

@@ -44,8 +44,8 @@ func boot(t *testing.T, firmware lab.Firmware, bootstrap, platform string) {
 	server := l.Host("server")
 	server.Join(lan, "198.18.0.2/24", "2001:db8::2/64")
 	lab.Dnsmasq(server, "--enable-tftp", "--tftp-root="+bootFiles(t, bootstrap), "--dhcp-range=198.18.0.100,198.18.0.199",
-		"--dhcp-userclass=set:ipxe,iPXE", "--dhcp-boot=tag:!ipxe,"+bootstrap, "--dhcp-boot=tag:ipxe,boot.ipxe",
-		"--enable-ra", "--dhcp-range=2001:db8::,ra-only,64", "--ra-param=eth0,4,0")
+		"--dhcp-userclass=set:ipxe,iPXE", "--dhcp-boot=tag:!ipxe,"+bootstrap, "--dhcp-boot=tag:ipxe,boot.ipxe")
+	lab.RouterAdvertiser(server)
 	start := time.Now()
 	m, err := l.Machine(lab.MachineConfig{Name: "target", Segment: lan, Firmware: firmware, DiskMB: 1})
 	if err != nil {
@@ -88,5 +88,25 @@ func boot(t *testing.T, firmware lab.Firmware, bootstrap, platform string) {
 	m.Stop()
 	if m.Process().Running() {
 		t.Error("QEMU survived the loss of power")
+	}
+}
+
+func TestMachineStartsAKernelAndResets(t *testing.T) {
+	l := lab.ForTest(t)
+	lab.NeedFile(t, ipxeDir+"ipxe.lkrn")
+	script := filepath.Join(bootFiles(t), "boot.ipxe")
+	m, err := l.Machine(lab.MachineConfig{Name: "target", Segment: l.Segment("lan"), NIC: "e1000", Kernel: ipxeDir + "ipxe.lkrn", Initrd: script})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := m.Expect("^the word is pcbios-everboot\n", time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		m.Reset()
+	}
+	if _, err := l.Machine(lab.MachineConfig{Name: "bad", Segment: l.Segment("other"), Extra: []string{"-no-such-option"}}); err == nil ||
+		!strings.Contains(err.Error(), "no-such-option") {
+		t.Errorf("QEMU's complaint does not show: %v", err)
 	}
 }

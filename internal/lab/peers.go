@@ -28,21 +28,26 @@ func Keepalived(h *Host, conf string) *Process {
 
 // Dnsmasq starts dnsmasq with arguments of its command line and nothing else: no DNS, no settings from files, leases kept in the
 // lab's folder. It returns when dnsmasq serves.
-func Dnsmasq(h *Host, args ...string) *Process {
-	leases := filepath.Join(h.lab.options.Dir, h.name+"-dnsmasq.leases")
-	argv := []string{"dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--no-resolv", "--no-hosts", "--user=root", "--group=",
-		"--log-dhcp", "--no-ping", "--dhcp-leasefile=" + leases, "--pid-file="}
-	p := h.Start("dnsmasq", append(argv, args...)...)
-	if _, err := p.Expect("dnsmasq(-dhcp|-tftp)?: started|IPv6 router advertisement enabled", peerPatience); err != nil {
+func Dnsmasq(h *Host, args ...string) *Process { return dnsmasq(h, "dnsmasq", args) }
+
+// RouterAdvertiser starts a router advertiser for 2001:db8::/64 that offers no default route; the host needs an address of that
+// network on eth0. iPXE waits 13 s for an advertisement in vain where there is none.
+func RouterAdvertiser(h *Host) *Process {
+	// Every 4 s, the shortest period of dnsmasq; a lifetime of 0 s means "not a default router".
+	return dnsmasq(h, "advertiser", []string{"--enable-ra", "--dhcp-range=2001:db8::,ra-only,64", "--ra-param=eth0,4,0"})
+}
+
+func dnsmasq(h *Host, name string, args []string) *Process {
+	leases := filepath.Join(h.lab.options.Dir, h.name+"-"+name+".leases")
+	argv := []string{
+		"dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--no-resolv", "--no-hosts", "--user=root", "--group=",
+		"--log-dhcp", "--no-ping", "--dhcp-leasefile=" + leases, "--pid-file=",
+	}
+	p := h.Start(name, append(argv, args...)...)
+	if _, err := p.Expect("^dnsmasq: started", peerPatience); err != nil {
 		h.lab.fail(err)
 	}
 	return p
-}
-
-// RouterAdvertiser starts a router advertiser for 2001:db8::/64 that offers no default route. iPXE waits 13 s for an
-// advertisement in vain where there is none.
-func RouterAdvertiser(h *Host) *Process {
-	return Dnsmasq(h, "--enable-ra", "--dhcp-range=2001:db8::,ra-only,64", "--ra-param=eth0,4,0")
 }
 
 // Lease is what a DHCP client got: the values that udhcpc gives to its script. Among them are "ip", "mask" (a number of bits),

@@ -94,3 +94,46 @@ func TestKeepalivedPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestISCSIPeers(t *testing.T) {
+	_, a, b, _ := pair(t)
+	lab.Need(t, "tgtd", "tgtadm", "iscsi-ls", "iscsi-inq", "iscsi-perf")
+	dir := t.TempDir()
+	env := "TGT_IPC_SOCKET=" + dir + "/ipc"
+	disk := filepath.Join(dir, "disk")
+	if err := os.WriteFile(disk, make([]byte, 1<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b.StartWith(lab.Settings{Env: []string{env}}, "tgtd", "tgtd", "-f", "--iscsi", "portal=198.18.0.3:3260")
+	tgtadm := func(args string) error {
+		_, err := b.Run(t.Context(), append([]string{"env", env, "tgtadm", "--lld", "iscsi"}, strings.Fields(args)...)...)
+		return err
+	}
+	if err := lab.Eventually(timeout, "tgtd answers", func() error { return tgtadm("--op show --mode sys") }); err != nil {
+		t.Fatal(err)
+	}
+	const iqn = "iqn.2026-01.test:disk"
+	for _, args := range []string{
+		"--op new --mode target --tid 1 -T " + iqn,
+		"--op new --mode logicalunit --tid 1 --lun 1 -b " + disk,
+		"--op update --mode logicalunit --tid 1 --lun 1 --params scsi_sn=serial-7",
+		"--op bind --mode target --tid 1 -I ALL",
+	} {
+		if err := tgtadm(args); err != nil {
+			t.Fatal(err)
+		}
+	}
+	urls, err := lab.ISCSITargets(a, "198.18.0.3:3260")
+	if err != nil || len(urls) != 1 || !strings.Contains(urls[0], iqn) {
+		t.Fatalf("targets %q, %v", urls, err)
+	}
+	serial, err := lab.ISCSIInquiry(a, "iscsi://198.18.0.3:3260/"+iqn+"/1", 0x80)
+	if err != nil || !strings.Contains(serial, "serial-7") {
+		t.Errorf("serial %q, %v", serial, err)
+	}
+	load := lab.ISCSILoad(a, "load", "iscsi://198.18.0.3:3260/"+iqn+"/1")
+	if err := lab.Eventually(timeout, "figures", func() bool { return strings.Contains(load.Log(), "iops") }); err != nil {
+		t.Errorf("%v: %q", err, load.Log())
+	}
+	load.Kill()
+}
