@@ -14,7 +14,7 @@ cp "$root"/boot/initrd.img-* "$out/initrd.img"
 
 echo "everboot: making the file system" >&2
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin "$root"/var/cache/apt/archives/*.deb \
-    "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old "$root"/var/log/* "$root"/etc/iscsi/initiatorname.iscsi
+    "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old "$root"/var/log/* "$root"/etc/iscsi/initiatorname.iscsi "$root"/var/lib/dbus/machine-id
 ln -sf /run/initramfs/everboot/resolv.conf "$root/etc/resolv.conf"
 
 # A second mount shows the root without what is mounted on it (/proc, /sys, /dev), and with an empty /tmp.
