@@ -117,6 +117,15 @@ func (h *Host) KillAll() {
 	}
 }
 
+// PIDs are the processes that live in the host's namespace, whoever started them.
+func (h *Host) PIDs() []int {
+	pids, err := residents([]*space{h.space})
+	if err != nil {
+		h.lab.fail(fmt.Errorf("looking for processes on %s: %w", h.name, err))
+	}
+	return pids
+}
+
 // Revive mends the cables of a host that died and takes away every address that Join did not give it. Nothing is started.
 func (h *Host) Revive() {
 	for _, c := range h.Cables() {

@@ -108,18 +108,30 @@ func (m *Machine) start() error {
 	if err != nil {
 		return err
 	}
-	defer nic.Close()
-	var serialEnd, monitorEnd *os.File
-	var monitorConn net.Conn
-	if m.serial, serialEnd, err = socketPair(unix.SOCK_STREAM); err != nil {
+	ends := []*os.File{nic.File}
+	if err := m.wireUp(nic, &ends); err != nil {
+		closeFiles(ends)
 		return err
 	}
-	defer serialEnd.Close()
-	if monitorConn, monitorEnd, err = socketPair(unix.SOCK_STREAM); err != nil {
+	closeFiles(ends) // QEMU has its own: when it dies, nobody else holds them
+	if err := m.monitor.greet(); err != nil {
+		return fmt.Errorf("%w: %s", err, lastLines(m.process.Log(), 3))
+	}
+	return nil
+}
+
+// wireUp starts QEMU between monitor and console. It adds QEMU's ends of the sockets to ends.
+func (m *Machine) wireUp(nic nic, ends *[]*os.File) error {
+	conn, end, err := socketPair(unix.SOCK_STREAM)
+	if err != nil {
 		return err
 	}
-	defer monitorEnd.Close()
-	m.monitor = &monitor{conn: monitorConn, replies: json.NewDecoder(monitorConn)}
+	*ends = append(*ends, end)
+	m.monitor = &monitor{conn: conn, replies: json.NewDecoder(conn)}
+	if m.serial, end, err = socketPair(unix.SOCK_STREAM); err != nil {
+		return err
+	}
+	*ends = append(*ends, end)
 	argv, err := m.argv(nic)
 	if err != nil {
 		return err
@@ -129,12 +141,15 @@ func (m *Machine) start() error {
 		return err
 	}
 	m.files = append(m.files, raw)
-	m.process = m.lab.start(c.Segment.space, c.Name, Settings{Files: []*os.File{nic.File, monitorEnd, serialEnd}}, "qemu", argv)
+	m.process = m.lab.start(m.config.Segment.space, m.config.Name, Settings{Files: *ends}, "qemu", argv)
 	m.read.Go(func() { m.console.read(m.serial, raw) })
-	if err := m.monitor.greet(); err != nil {
-		return fmt.Errorf("%w: %s", err, lastLines(m.process.Log(), 3))
-	}
 	return nil
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		f.Close() // sockets and taps: nothing to lose
+	}
 }
 
 func (m *Machine) path(suffix string) string {
@@ -288,9 +303,7 @@ func (m *Machine) close() {
 			m.serial.Close()
 		}
 		m.wire.close()
-		for _, f := range m.files {
-			f.Close()
-		}
+		closeFiles(m.files)
 	})
 }
 
