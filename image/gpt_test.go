@@ -26,7 +26,8 @@ func TestGUIDsReadAndWriteTheUsualForm(t *testing.T) {
 			t.Errorf("parseGUID(%q) passes", text)
 		}
 	}
-	if guidOf("a", "b") == guidOf("ab") || guidOf("a", "b") != guidOf("a", "b") {
+	first, second := guidOf("a", "b"), guidOf("a", "b")
+	if first == guidOf("ab") || first != second {
 		t.Error("guidOf must depend on its words, and on nothing else")
 	}
 	if v := guidOf("a").String(); v[14] != '8' {

@@ -38,14 +38,16 @@ const (
 	rootLabel = "everboot-root"
 )
 
-// basePackages are what a vDisk cannot do without. The initramfs wants busybox for its shell.
+// basePackages are what a vDisk cannot do without. The initramfs wants busybox for its shell, and zstd as it is
+// both smaller and faster to unpack than gzip.
 var basePackages = []string{
-	"linux-image-cloud-amd64", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "open-iscsi", "initramfs-tools", "busybox",
+	"linux-image-cloud-amd64", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "open-iscsi", "initramfs-tools", "busybox", "zstd",
 }
 
 // VDiskConfig says what vDisk to make.
 type VDiskConfig struct {
-	// Output is the folder that gets DiskFile, KernelFile and InitrdFile. It appears, or is replaced, as a whole.
+	// Output is the folder that gets DiskFile, KernelFile and InitrdFile. It appears as a whole. One that an earlier build
+	// made is replaced as a whole; any other folder must be empty.
 	Output string
 	// Suite is the Debian release; empty means DefaultSuite.
 	Suite string
@@ -256,6 +258,9 @@ func produce(output, stamp string, build func(dir string) error) (err error) {
 	if err := os.MkdirAll(filepath.Dir(output), 0o755); err != nil {
 		return err
 	}
+	if err := checkOutput(output); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp(filepath.Dir(output), "."+filepath.Base(output)+"-")
 	if err != nil {
 		return err
@@ -276,6 +281,21 @@ func produce(output, stamp string, build func(dir string) error) (err error) {
 	}
 	defer os.RemoveAll(old)
 	return os.Rename(dir, output)
+}
+
+// checkOutput protects a folder that holds something else: it would be lost.
+func checkOutput(output string) error {
+	entries, err := os.ReadDir(output)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == stampFile }) {
+		return fmt.Errorf("%s holds something that no vDisk build made: name a new folder", output)
+	}
+	return nil
 }
 
 // finishDisk writes the disk around the root file system, and removes that.

@@ -196,7 +196,7 @@ func TestProduceLeavesNothingHalfMade(t *testing.T) {
 		}
 		return names
 	}
-	make := func(text string, err error) error {
+	build := func(text string, err error) error {
 		return produce(output, "stamp of "+text, func(dir string) error {
 			if err := os.WriteFile(filepath.Join(dir, DiskFile), []byte(text), 0o644); err != nil {
 				return err
@@ -205,11 +205,11 @@ func TestProduceLeavesNothingHalfMade(t *testing.T) {
 		})
 	}
 	broken := errors.New("broken")
-	if err := make("a", broken); !errors.Is(err, broken) || len(files()) != 0 {
+	if err := build("a", broken); !errors.Is(err, broken) || len(files()) != 0 {
 		t.Errorf("after an error %q is there; %v", files(), err)
 	}
 	for _, text := range []string{"b", "c"} {
-		if err := make(text, nil); err != nil {
+		if err := build(text, nil); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(filepath.Join(output, DiskFile))
@@ -217,8 +217,22 @@ func TestProduceLeavesNothingHalfMade(t *testing.T) {
 			t.Errorf("%q, %v; %q", got, err, files())
 		}
 	}
-	if err := make("d", broken); err == nil || !slices.Equal(files(), []string{"vdisk"}) {
+	if err := build("d", broken); err == nil || !slices.Equal(files(), []string{"vdisk"}) {
 		t.Errorf("an error took the older vDisk away: %q", files())
+	}
+}
+
+func TestProduceKeepsItsHandsOffOtherFolders(t *testing.T) {
+	home := t.TempDir()
+	if err := os.WriteFile(filepath.Join(home, "thesis.txt"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	err := produce(home, "stamp", func(string) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), home) {
+		t.Errorf("produce = %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(home, "thesis.txt")); err != nil {
+		t.Error(err)
 	}
 }
 
