@@ -78,8 +78,10 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		cfg: cfg, follows: make(map[string]Wish), failed: make(map[string]bool),
 		http: &http.Client{
 			// No proxy of the environment: appliances are in the same site, and the token is for them only.
-			Transport:     &http.Transport{DialContext: (&net.Dialer{}).DialContext, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("an appliance does not redirect: mend its address") },
+			Transport: &http.Transport{DialContext: (&net.Dialer{}).DialContext, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
+			CheckRedirect: func(*http.Request, []*http.Request) error {
+				return errors.New("an appliance does not redirect: mend its address")
+			},
 		},
 	}, nil
 }
