@@ -281,9 +281,7 @@ func machine(t *testing.T, firmware lab.Firmware) {
 	setStreamers(b.view, site.Down)
 	b.publish(t)
 	b.start(t)
-	lab.Dnsmasq(b.server, "--dhcp-range=198.18.0.100,198.18.0.199", "--dhcp-userclass=set:ipxe,iPXE", "--dhcp-match=set:efi,option:client-arch,7",
-		"--dhcp-boot=tag:ipxe,bootstrap.ipxe,,198.18.0.2", "--dhcp-boot=tag:!ipxe,tag:efi,snponly.efi,,198.18.0.2",
-		"--enable-ra", "--dhcp-range=2001:db8::,ra-only,64", "--ra-param=eth0,4,0")
+	b.dnsmasq()
 	m, err := b.lab.Machine(lab.MachineConfig{Name: "target", Segment: b.lan, Firmware: firmware, MAC: "52:54:00:00:00:01", DiskMB: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -317,6 +315,13 @@ func machine(t *testing.T, firmware lab.Firmware) {
 	if counts.TFTP.Failed+counts.TFTP.Aborted != 0 {
 		t.Errorf("failed transfers: %+v", counts.TFTP)
 	}
+}
+
+// dnsmasq gives addresses, and boot files at the server's own address. Its router advertisements spare iPXE a wait of 13 s.
+func (b *bed) dnsmasq() {
+	lab.Dnsmasq(b.server, "--dhcp-range=198.18.0.100,198.18.0.199", "--dhcp-userclass=set:ipxe,iPXE", "--dhcp-match=set:efi,option:client-arch,7",
+		"--dhcp-boot=tag:ipxe,bootstrap.ipxe,,198.18.0.2", "--dhcp-boot=tag:!ipxe,tag:efi,snponly.efi,,198.18.0.2",
+		"--enable-ra", "--dhcp-range=2001:db8::,ra-only,64", "--ra-param=eth0,4,0")
 }
 
 func setStreamers(v *site.View, h site.Health) {
