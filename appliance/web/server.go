@@ -98,8 +98,8 @@ func (s *Server) routes() http.Handler {
 	private.HandleFunc("PUT /api/v1/{kind}/{key}", s.put)
 	private.HandleFunc("DELETE /api/v1/{kind}/{key}", s.remove)
 	if s.cfg.Announce != nil {
-		private.Handle("/api/v1/streamers", s.cfg.Announce)
-		private.Handle("/api/v1/streamers/", s.cfg.Announce)
+		private.Handle("POST /api/v1/streamers", s.cfg.Announce)
+		private.Handle("DELETE /api/v1/streamers/{name}", s.cfg.Announce)
 	}
 	if s.cfg.Metrics != nil {
 		private.Handle("GET /metrics", s.cfg.Metrics)

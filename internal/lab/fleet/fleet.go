@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"everboot/appliance/web"
@@ -318,3 +319,26 @@ func Other(name string) string {
 
 // VIPAddr is the floating address.
 func VIPAddr() netip.Addr { return netip.MustParseAddr(VIP) }
+
+// Processes returns the command lines of what runs on a node.
+func (f *Fleet) Processes(name string) []string {
+	var lines []string
+	for _, pid := range f.Host[name].PIDs() {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err == nil && len(text) > 0 {
+			lines = append(lines, strings.ReplaceAll(strings.TrimRight(string(text), "\x00"), "\x00", " "))
+		}
+	}
+	return lines
+}
+
+// KillWorker sends SIGKILL to an appliance's worker, and leaves its guard.
+func (f *Fleet) KillWorker(name string) error {
+	for _, pid := range f.Host[name].PIDs() {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err == nil && strings.Contains(string(text), "\x00--worker\x00") {
+			return syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	return fmt.Errorf("appliance %s has no worker", name)
+}
