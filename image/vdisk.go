@@ -24,7 +24,7 @@ var pieces embed.FS
 
 const (
 	// DefaultCmdline is the kernel's command line of a vDisk. docs/target.md explains the words.
-	DefaultCmdline = "root=LABEL=" + rootLabel + " ro everboot.iscsi=ibft everboot.write=ram quiet loglevel=5 console=tty0 console=ttyS0"
+	DefaultCmdline = "root=LABEL=" + rootLabel + " ro everboot.iscsi=ibft everboot.write=ram quiet console=tty0 console=ttyS0"
 	// DefaultSuite is the Debian that a vDisk is made of.
 	DefaultSuite = "bookworm"
 

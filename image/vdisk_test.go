@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -303,10 +304,16 @@ func TestACancelledBuildLeavesNothing(t *testing.T) {
 		t.Skip("mmdebstrap is missing: run internal/lab/deps.sh")
 	}
 	parent := t.TempDir()
+	mirror, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mirror.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	// Nobody answers there, so that the build is cut somewhere in its first steps.
-	err := BuildVDisk(ctx, VDiskConfig{Output: filepath.Join(parent, "vdisk"), Mirror: "http://198.51.100.1/debian"})
+	// The mirror never answers, so that the build is cut in the middle.
+	t.Setenv("http_proxy", "")
+	err = BuildVDisk(ctx, VDiskConfig{Output: filepath.Join(parent, "vdisk"), Mirror: "http://" + mirror.Addr().String() + "/debian"})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("BuildVDisk = %v", err)
 	}
