@@ -28,7 +28,7 @@ func checkHost(cfg Config) []error {
 	}
 	var errs []error
 	if link.Flags&net.FlagUp == 0 {
-		errs = append(errs, fmt.Errorf("dhcp: interface %s is down: bring it up (ip link set %s up)", link.Name, link.Name))
+		errs = append(errs, interfaceDown(link.Name))
 	}
 	addrs, err := link.Addrs()
 	if err != nil {
@@ -58,6 +58,10 @@ func hasAddress(cfg Config, link string, addrs []net.Addr) error {
 		return fmt.Errorf("dhcp: interface %s has no IPv4 address: give it %s", link, cfg.ServerAddress)
 	}
 	return fmt.Errorf("dhcp: interface %s does not have the server address %s; it has %s", link, cfg.ServerAddress, strings.Join(have, ", "))
+}
+
+func interfaceDown(name string) error {
+	return fmt.Errorf("dhcp: interface %s is down: bring it up (ip link set %s up)", name, name)
 }
 
 // noInterface returns an error that names the interfaces that there are.

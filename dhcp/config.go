@@ -18,12 +18,15 @@ const (
 
 // Config says where and what the server serves.
 type Config struct {
-	Interface     string       // to listen on
-	ServerAddress netip.Addr   // this node's own address on it: the server identifier (option 54), and the source of every answer
-	Subnets       []Subnet     // the one with ServerAddress in it is the interface's; the others are reached through relay agents
-	Peers         []netip.Addr // the server addresses of the other appliances of the site; each has a list like this, with the others in it
-	LeaseFile     string       // a file of this node alone
-	QueueLength   int          // messages that may wait for an answer; more are dropped and counted. Default DefaultQueueLength
+	Interface     string     // to listen on
+	ServerAddress netip.Addr // this node's own address on it: the server identifier (option 54), and the source of every answer
+	Subnets       []Subnet   // the one with ServerAddress in it is the interface's; the others are reached through relay agents
+	// Peers are the server addresses of the other appliances of the site. Each appliance has a list like this, with the others in it; the pools are
+	// shared out by it. When the list changes, some addresses get another owner, who does not know who has them: change it on all
+	// appliances, and let those leases run out.
+	Peers       []netip.Addr
+	LeaseFile   string // a file of this node alone
+	QueueLength int    // messages that may wait for an answer; more are dropped and counted. Default DefaultQueueLength
 }
 
 // Subnet is a network that the server serves.

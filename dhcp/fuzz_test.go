@@ -1,8 +1,6 @@
 package dhcp
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
 
 	"everboot/site"
@@ -18,15 +16,7 @@ func FuzzHandle(f *testing.F) {
 			f.Add(message(c.mac, c.kind, c.with...).ToBytes())
 		}
 	}
-	captured, err := filepath.Glob("testdata/*.bin")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, name := range captured {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			f.Fatal(err)
-		}
+	for _, b := range captured(f) {
 		f.Add(b)
 	}
 	view, state := testView(), NewState(alone())

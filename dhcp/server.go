@@ -119,16 +119,28 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		}
 		s.log.Error("DHCP lost its sockets; opening them again", "interface", s.cfg.Interface, "error", err)
-		for s.net == nil {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(reopenAfter):
-			}
-			if s.net, err = s.listen(s.cfg, s.receive); err != nil {
-				s.net = nil
-				s.log.Warn("DHCP cannot open its sockets yet", "interface", s.cfg.Interface, "error", err)
-			}
+		if !s.reopen(ctx) {
+			return nil
+		}
+		s.log.Info("DHCP serves again", "interface", s.cfg.Interface)
+	}
+}
+
+// reopen opens the sockets, as often as it takes, and reports whether it did before ctx ended.
+func (s *Server) reopen(ctx context.Context) bool {
+	for said := ""; ; {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(reopenAfter):
+		}
+		var err error
+		if s.net, err = s.listen(s.cfg, s.receive); err == nil {
+			return true
+		}
+		if said != err.Error() {
+			said = err.Error()
+			s.log.Warn("DHCP cannot open its sockets yet", "interface", s.cfg.Interface, "error", err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -18,7 +19,7 @@ import (
 type transport interface {
 	// Send sends an answer. Several goroutines call it.
 	Send(payload []byte, to destination) error
-	// Wait returns when no more messages can come, with the reason; after Close without one.
+	// Wait returns when no more messages can come, with the reason.
 	Wait() error
 	Close()
 }
@@ -30,7 +31,13 @@ type sockets struct {
 	link   *packet.Conn // frames
 	routed int          // raw IP: the kernel finds the way, the header with the source address is ours. Bound to no port, so that it takes no messages away
 	frame  *server.Servers
+	gone   chan error // why link broke
 }
+
+// etherTypeUnused is the second of the local experimental EtherTypes (IEEE 802, 9.2.3): nobody sends it. A packet socket has to wait for
+// some type, or the kernel does not tell it that its interface went away, which the UDP socket never hears of: bound to an interface
+// that was made anew under the same name, it stays deaf.
+const etherTypeUnused = 0x88b6
 
 // listen opens the sockets in the network namespace of the calling thread.
 func listen(cfg Config, receive func(*dhcpv4.DHCPv4)) (transport, error) {
@@ -41,10 +48,13 @@ func listen(cfg Config, receive func(*dhcpv4.DHCPv4)) (transport, error) {
 	if len(link.HardwareAddr) != 6 {
 		return nil, fmt.Errorf("dhcp: interface %s is not an Ethernet one: DHCP needs MAC addresses", link.Name)
 	}
+	if link.Flags&net.FlagUp == 0 {
+		return nil, interfaceDown(link.Name)
+	}
 	if err := portTaken(cfg); err != nil {
 		return nil, err
 	}
-	s := &sockets{from: cfg.ServerAddress, mac: site.MAC(link.HardwareAddr), routed: -1}
+	s := &sockets{from: cfg.ServerAddress, mac: site.MAC(link.HardwareAddr), routed: -1, gone: make(chan error, 1)}
 	if err := s.open(link, receive); err != nil {
 		s.closeSenders()
 		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
@@ -56,8 +66,7 @@ func listen(cfg Config, receive func(*dhcpv4.DHCPv4)) (transport, error) {
 }
 
 func (s *sockets) open(link *net.Interface, receive func(*dhcpv4.DHCPv4)) (err error) {
-	// Protocol 0: the kernel puts nothing into its queue.
-	if s.link, err = packet.Listen(link, packet.Raw, 0, nil); err != nil {
+	if s.link, err = packet.Listen(link, packet.Raw, etherTypeUnused, nil); err != nil {
 		return fmt.Errorf("opening a packet socket on %s: %w", link.Name, err)
 	}
 	if s.routed, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW); err != nil {
@@ -66,7 +75,20 @@ func (s *sockets) open(link *net.Interface, receive func(*dhcpv4.DHCPv4)) (err e
 	if s.frame, err = startFrame(link.Name, receive); err != nil {
 		return fmt.Errorf("listening on port %d of %s: %w", dhcpv4.ServerPort, link.Name, err)
 	}
+	go s.watch()
 	return nil
+}
+
+// watch ends when the interface goes away, and takes the frame with it.
+func (s *sockets) watch() {
+	b := make([]byte, 64)
+	for {
+		if _, _, err := s.link.ReadFrom(b); err != nil {
+			s.gone <- err
+			s.frame.Close()
+			return
+		}
+	}
 }
 
 // Send implements transport.
@@ -80,7 +102,11 @@ func (s *sockets) Send(payload []byte, to destination) error {
 }
 
 // Wait implements transport.
-func (s *sockets) Wait() error { return s.frame.Wait() }
+func (s *sockets) Wait() error {
+	err := s.frame.Wait()
+	s.link.Close()
+	return cmp.Or(err, <-s.gone)
+}
 
 // Close implements transport.
 func (s *sockets) Close() {

@@ -1,0 +1,93 @@
+package dhcp_test
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"everboot/internal/lab"
+	"everboot/site"
+)
+
+// TestLabMachines: real firmware takes our offer and loads what it names from the boot address, up to the bootstrap. The BIOS machine's
+// network card has iPXE for a PXE ROM, and so gets the bootstrap at once; UEFI loads iPXE first. The machine that can
+// do nothing but HTTP boot gets iPXE's URL.
+func TestLabMachines(t *testing.T) {
+	for name, c := range map[string]struct {
+		firmware lab.Firmware
+		extra    []string
+		files    string // by TFTP
+	}{
+		"BIOS":      {lab.BIOS, nil, "bootstrap.ipxe"},
+		"UEFI":      {lab.UEFI, nil, "snponly.efi bootstrap.ipxe"},
+		"UEFI HTTP": {lab.UEFI, without("IPv4PXESupport", "IPv6PXESupport"), "bootstrap.ipxe"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNetwork(t)
+			// The boot address is on b, where nobody serves DHCP: nothing comes from there but files.
+			n.b.Join(n.lan, "198.18.0.10/24")
+			lab.RouterAdvertiser(n.b)
+			root := bootRoot(t)
+			lab.Dnsmasq(n.b, "--enable-tftp", "--tftp-root="+root, "--tftp-single-port")
+			n.b.Start("httpd", "busybox", "httpd", "-f", "-p", "198.18.0.10:80", "-h", root)
+			mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}
+			n.device(mac, "198.18.0.51")
+			n.serve(n.a, "198.18.0.2", "198.18.0.3")
+			m, err := n.lab.Machine(lab.MachineConfig{Name: "t1", Segment: n.lan, MAC: mac.String(), Firmware: c.firmware, Extra: c.extra})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.extra != nil {
+				if _, err := m.Expect(`URI: http://198\.18\.0\.10/snponly\.efi`, 4*time.Minute); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := m.Expect(`BOOTSTRAP at 198\.18\.0\.51 from 198\.18\.0\.10`, 3*time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			files, err := n.lan.Decoded("tftp.opcode == 1 && ip.dst == 198.18.0.10", "tftp.source_file")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range strings.Fields(c.files) {
+				if !slices.Contains(files, want) {
+					t.Errorf("asked for %q by TFTP, never for %s", files, want)
+				}
+			}
+			n.clean()
+		})
+	}
+}
+
+// without returns arguments of QEMU that take network protocols away from OVMF.
+func without(support ...string) (args []string) {
+	for _, s := range support {
+		args = append(args, "-fw_cfg", "name=opt/org.tianocore/"+s+",string=no")
+	}
+	return args
+}
+
+// bootRoot is a folder with iPXE for UEFI and a bootstrap that says who it is.
+func bootRoot(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	if err := os.Chmod(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lab.NeedFile(t, "/usr/lib/ipxe/"+site.FileX64)
+	b, err := os.ReadFile("/usr/lib/ipxe/" + site.FileX64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := "#!ipxe\necho BOOTSTRAP at ${net0/ip} from ${next-server}\nsleep 600\n"
+	for name, text := range map[string][]byte{site.FileX64: b, site.FileBootstrap: []byte(script)} {
+		if err := os.WriteFile(filepath.Join(root, name), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}

@@ -1,0 +1,441 @@
+package dhcp_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"everboot/dhcp"
+	"everboot/internal/lab"
+	"everboot/site"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
+)
+
+// serveEnv makes the test binary a DHCP server with the configuration and the view in it: in the lab a network namespace belongs to a
+// thread or a process, and a server is a process here as it is in life.
+const serveEnv = "EVERBOOT_TEST_DHCP"
+
+type served struct {
+	Config dhcp.Config
+	View   *site.View
+}
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(serveEnv); text != "" {
+		if err := serve(text); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(lab.TestMain(m))
+}
+
+func serve(text string) error {
+	var s served
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	event := func(e site.Event) { fmt.Println("event", e.MAC, e.What, e.Detail) }
+	d, err := dhcp.New(s.Config, func() *site.View { return s.View }, event, slog.New(slog.NewTextHandler(os.Stdout, nil)))
+	if err != nil {
+		return err
+	}
+	go func() {
+		<-d.Ready()
+		fmt.Println("ready")
+	}()
+	return d.Run(ctx)
+}
+
+func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// network is a segment with two appliances, a and b, and one client, c.
+type network struct {
+	t       *testing.T
+	lab     *lab.Lab
+	lan     *lab.Segment
+	a, b, c *lab.Host
+	client  *lab.Cable
+	view    *site.View
+}
+
+func newNetwork(t *testing.T) *network {
+	l := lab.ForTest(t)
+	n := &network{t: t, lab: l, lan: l.Segment("lan"), a: l.Host("a"), b: l.Host("b"), c: l.Host("c")}
+	n.a.Join(n.lan, "198.18.0.2/24")
+	n.b.Join(n.lan, "198.18.0.3/24", "2001:db8::3/64")
+	n.client = n.c.Join(n.lan)
+	n.lan.Capture("lan")
+	n.view = healthy()
+	return n
+}
+
+// healthy is a view with all that a target needs.
+func healthy() *site.View {
+	digest := site.Digest(strings.Repeat("0123456789abcdef", 4))
+	up := site.Check{Health: site.Up}
+	return &site.View{
+		Site:    "lab",
+		Boot:    site.BootService{Address: ip("198.18.0.10"), TFTP: up, HTTP: up},
+		Devices: map[site.MAC]site.Device{},
+		VDisks:  map[string]site.VDisk{"debian": {Name: "debian", Versions: []site.Version{{Number: 1, Digest: digest}}}},
+		Streamers: map[string]site.Streamer{"s1": {
+			Name: "s1", Site: "lab", Addresses: []netip.AddrPort{netip.MustParseAddrPort("198.18.0.21:3260")}, State: site.Active,
+			Replicas: []site.Replica{{VDisk: "debian", Version: 1, Digest: digest}}, Check: up,
+		}},
+	}
+}
+
+func (n *network) device(mac net.HardwareAddr, address string) {
+	d := site.Device{MAC: site.MAC(mac), VDisk: "debian"}
+	if address != "" {
+		d.Address = ip(address)
+	}
+	n.view.Devices[d.MAC] = d
+}
+
+func (n *network) config(h *lab.Host, self, peer string) dhcp.Config {
+	return dhcp.Config{
+		Interface: "eth0", ServerAddress: ip(self), Peers: []netip.Addr{ip(peer)}, LeaseFile: filepath.Join(n.lab.Dir(), h.Name()+".db"),
+		Subnets: []dhcp.Subnet{{
+			Network: netip.MustParsePrefix("198.18.0.0/24"), Range: [2]netip.Addr{ip("198.18.0.100"), ip("198.18.0.199")},
+			Router: ip("198.18.0.1"), DNS: []netip.Addr{ip("198.18.0.1")}, Lease: time.Hour,
+		}},
+	}
+}
+
+// launch starts a server without waiting for it.
+func (n *network) launch(h *lab.Host, cfg dhcp.Config) *lab.Process {
+	n.t.Helper()
+	text, err := json.Marshal(served{cfg, n.view})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return h.StartWith(lab.Settings{Env: []string{serveEnv + "=" + string(text)}}, "dhcp", os.Args[0])
+}
+
+func (n *network) serve(h *lab.Host, self, peer string) *lab.Process {
+	n.t.Helper()
+	p := n.launch(h, n.config(h, self, peer))
+	if _, err := p.Expect("ready", 10*time.Second); err != nil {
+		n.t.Fatal(err)
+	}
+	return p
+}
+
+func (n *network) ask(args ...string) lab.Lease {
+	n.t.Helper()
+	lease, err := lab.Udhcpc(n.c, "eth0", args...)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return lease
+}
+
+// clean fails the test if tshark finds anything wrong in what the servers sent.
+func (n *network) clean() {
+	n.t.Helper()
+	bad, err := n.lan.Decoded("dhcp.type == 2 && (_ws.malformed || _ws.expert.severity >= 0x00600000)")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if len(bad) > 0 {
+		n.t.Errorf("tshark finds fault with:\n%s", strings.Join(bad, "\n"))
+	}
+	seen, err := n.lan.Decoded("dhcp.type == 2", "ip.src", "dhcp.option.dhcp_server_id")
+	if err != nil || len(seen) == 0 {
+		n.t.Fatalf("no answers in the capture: %v", err)
+	}
+	for _, line := range seen {
+		if src, id, _ := strings.Cut(line, "\t"); src != id {
+			n.t.Errorf("an answer of server %s comes from %s", id, src)
+		}
+	}
+}
+
+func TestLabOneServer(t *testing.T) {
+	n := newNetwork(t)
+	n.device(n.client.MAC(), "")
+	p := n.serve(n.a, "198.18.0.2", "198.18.0.3")
+	lease := n.ask()
+	if lease["serverid"] != "198.18.0.2" || lease["lease"] != "3600" || lease["mask"] != "24" || lease["router"] != "198.18.0.1" || lease["bootfile"] != "" {
+		t.Errorf("lease %v", lease)
+	}
+	// It says that it is firmware: boot options, by way of the VIP, from our own address.
+	boot := n.ask("-V", "PXEClient:Arch:00007:UNDI:003016", "-x", "0x5d:0007")
+	if boot["siaddr"] != "198.18.0.10" || boot["boot_file"] != "snponly.efi" || boot["bootfile"] != "snponly.efi" || boot["tftp"] != "198.18.0.10" || boot.Addr() != lease.Addr() {
+		t.Errorf("boot lease %v", boot)
+	}
+	if l := n.ask("-V", "PXEClient:Arch:00000:UNDI:002001", "-x", "0x5d:0000"); l["siaddr"] != "198.18.0.10" || l["boot_file"] != "undionly.kpxe" {
+		t.Errorf("BIOS's lease %v", l)
+	}
+	// iPXE, with the user class as RFC 3004 has it.
+	if l := n.ask("-V", "PXEClient:Arch:00007:UNDI:003010", "-x", "0x4d:0469505845"); l["boot_file"] != "bootstrap.ipxe" {
+		t.Errorf("iPXE's lease %v", l)
+	}
+	// Broadcast flag; and a lease that outlives the server.
+	if l := n.ask("-B"); l.Addr() != lease.Addr() {
+		t.Errorf("with broadcast: %v", l)
+	}
+	p.Kill()
+	n.serve(n.a, "198.18.0.2", "198.18.0.3")
+	if l := n.ask(); l.Addr() != lease.Addr() {
+		t.Errorf("after a restart: %v", l)
+	}
+	n.clean()
+}
+
+// TestLabRenewAndRelease runs udhcpc as a machine does: it configures the address, renews it by unicast when told, and
+// gives it back when it ends.
+func TestLabRenewAndRelease(t *testing.T) {
+	n := newNetwork(t)
+	p := n.serve(n.a, "198.18.0.2", "198.18.0.3")
+	script := filepath.Join(n.lab.Dir(), "udhcpc.sh")
+	text := "#!/bin/sh\necho $1 $ip\n[ -z \"$ip\" ] || busybox ip addr replace $ip/24 dev $interface\n"
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c := n.c.Start("udhcpc", "busybox", "udhcpc", "-f", "-R", "-i", "eth0", "-s", script)
+	expect(t, c, `bound 198\.18\.0\..*`)
+	expect(t, p, `event \S+ ack .*an address of our part of the pool.*`)
+	if err := c.Signal(syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, c, `renew 198\.18\.0\..*`)
+	expect(t, p, `event \S+ ack .*goes on with the lease.*`)
+	if err := c.Stop(5 * time.Second); err != nil {
+		t.Log(err) // udhcpc ends with a code of its own
+	}
+	expect(t, p, `event \S+ release .*`)
+	renewals, err := n.lan.Decoded("dhcp.option.dhcp == 5 && dhcp.ip.client != 0.0.0.0", "ip.src", "ip.dst", "dhcp.ip.client", "dhcp.ip.your")
+	if err != nil || len(renewals) != 1 {
+		t.Fatalf("answers to the renewal: %v %v", renewals, err)
+	}
+	f := strings.Fields(renewals[0])
+	if f[0] != "198.18.0.2" || f[1] != f[2] || f[2] != f[3] {
+		t.Errorf("answer to the renewal: %v", f)
+	}
+	n.clean()
+}
+
+func expect(t *testing.T, p *lab.Process, pattern string) {
+	t.Helper()
+	if _, err := p.Expect(pattern, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLabTwoServers: both offer, the one that is chosen acknowledges (coredhcp would let both), and any one of them is enough.
+func TestLabTwoServers(t *testing.T) {
+	n := newNetwork(t)
+	first, second := n.serve(n.a, "198.18.0.2", "198.18.0.3"), n.serve(n.b, "198.18.0.3", "198.18.0.2")
+	seen := make(map[netip.Addr]string)
+	for i := range 8 {
+		mac := fmt.Sprintf("52:54:00:00:07:%02x", i)
+		if _, err := n.c.Run(t.Context(), "ip", "link", "set", "eth0", "address", mac); err != nil {
+			t.Fatal(err)
+		}
+		l := n.ask()
+		if other, ok := seen[l.Addr()]; ok {
+			t.Errorf("%s was given to %s and %s", l.Addr(), other, mac)
+		}
+		seen[l.Addr()] = mac
+	}
+	offers, err := n.lan.Decoded("dhcp.option.dhcp == 2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	acks, err := n.lan.Decoded("dhcp.option.dhcp == 5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(offers) != 16 || len(acks) != 8 {
+		t.Errorf("%d offers and %d ACKs for 8 clients of two servers, want 16 and 8", len(offers), len(acks))
+	}
+	first.Kill()
+	if l := n.ask(); l["serverid"] != "198.18.0.3" {
+		t.Errorf("the survivor: %v", l)
+	}
+	if err := second.Stop(5 * time.Second); err != nil {
+		t.Error(err)
+	}
+	n.clean()
+}
+
+// TestLabInterfaceMadeAnew: an interface that is deleted and made again under the same name is served again.
+func TestLabInterfaceMadeAnew(t *testing.T) {
+	n := newNetwork(t)
+	run := func(argv ...string) {
+		t.Helper()
+		if _, err := n.a.Run(t.Context(), append([]string{"ip"}, argv...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	create := func() {
+		t.Helper()
+		run("link", "add", "lan0", "link", "eth0", "type", "macvlan", "mode", "bridge")
+		run("addr", "add", "198.18.0.4/24", "dev", "lan0")
+		run("link", "set", "lan0", "up")
+	}
+	create()
+	cfg := n.config(n.a, "198.18.0.4", "198.18.0.3")
+	cfg.Interface = "lan0"
+	p := n.launch(n.a, cfg)
+	expect(t, p, "ready")
+	lease := n.ask()
+	run("link", "del", "lan0")
+	expect(t, p, ".*DHCP lost its sockets.*")
+	expect(t, p, ".*there is no interface lan0.*")
+	create()
+	expect(t, p, ".*DHCP serves again.*")
+	if l := n.ask(); l.Addr() != lease.Addr() {
+		t.Errorf("before %v, after %v", lease, l)
+	}
+}
+
+// TestLabDeclineIsNotDelivered pins what coredhcp keeps from us. When this test fails, Handle gets DECLINE, and the comments that say
+// otherwise can go.
+func TestLabDeclineIsNotDelivered(t *testing.T) {
+	n := newNetwork(t)
+	p := n.serve(n.a, "198.18.0.2", "198.18.0.3")
+	conn, err := n.b.Dial(t.Context(), "udp4", "198.18.0.2:67")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 7}
+	for _, kind := range []dhcpv4.MessageType{dhcpv4.MessageTypeDecline, dhcpv4.MessageTypeInform, dhcpv4.MessageTypeRelease} {
+		q, err := dhcpv4.New(dhcpv4.WithHwAddr(mac), dhcpv4.WithMessageType(kind), dhcpv4.WithClientIP(net.IP{198, 18, 0, 3}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(q.ToBytes()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		expect(t, p, `event \S+ (ack|release) .*`)
+	}
+	if strings.Contains(p.Log(), "decline") {
+		t.Errorf("coredhcp delivered it:\n%s", p.Log())
+	}
+}
+
+// TestLabReservation: both give a known machine the same address.
+func TestLabReservation(t *testing.T) {
+	n := newNetwork(t)
+	n.device(n.client.MAC(), "198.18.0.51")
+	for _, s := range []struct {
+		h          *lab.Host
+		self, peer string
+	}{{n.a, "198.18.0.2", "198.18.0.3"}, {n.b, "198.18.0.3", "198.18.0.2"}} {
+		p := n.serve(s.h, s.self, s.peer)
+		if l := n.ask("-x", "0x3d:00deadbeef"); l["ip"] != "198.18.0.51" || l["serverid"] != s.self {
+			t.Errorf("%s: %v", s.self, l)
+		}
+		p.Kill()
+	}
+	n.clean()
+}
+
+// TestLabPortTaken: a second server is refused, with the name of the first; and on another interface it does no harm.
+func TestLabPortTaken(t *testing.T) {
+	n := newNetwork(t)
+	p := n.serve(n.a, "198.18.0.2", "198.18.0.3")
+	cfg := n.config(n.a, "198.18.0.2", "198.18.0.3")
+	cfg.LeaseFile += ".second"
+	second := n.launch(n.a, cfg)
+	want := fmt.Sprintf(`dhcp: UDP port 67 is taken by dhcp\.test \(pid %d\): stop it, .*`, p.PID())
+	expect(t, second, want)
+	if err := second.Wait(5 * time.Second); err == nil {
+		t.Error("it ended well")
+	}
+	if errs := check(n.a, cfg); len(errs) != 1 || !strings.Contains(errs[0].Error(), "is taken by dhcp.test") {
+		t.Errorf("check: %v", errs)
+	}
+	p.Kill()
+	if errs := check(n.a, cfg); len(errs) != 0 {
+		t.Errorf("check, when it is gone: %v", errs)
+	}
+	if err := n.a.Do(func() error { return bindElsewhere(t) }); err != nil {
+		t.Fatal(err)
+	}
+	if errs := check(n.a, cfg); len(errs) != 0 {
+		t.Logf("this kernel does not tell which interface a socket is bound to: %v", errs)
+	}
+	cfg.ServerAddress, cfg.Peers = ip("198.18.0.77"), nil
+	if errs := check(n.b, cfg); len(errs) != 1 || !strings.Contains(errs[0].Error(), "eth0 does not have the server address 198.18.0.77; it has 198.18.0.3/24") {
+		t.Errorf("check of another address: %v", errs)
+	}
+	if errs := check(n.c, cfg); len(errs) != 1 || !strings.Contains(errs[0].Error(), "eth0 has no IPv4 address: give it 198.18.0.77") {
+		t.Errorf("check without an address: %v", errs)
+	}
+}
+
+func check(h *lab.Host, cfg dhcp.Config) (errs []error) {
+	if err := h.Do(func() error { errs = dhcp.Check(cfg, nil); return nil }); err != nil {
+		errs = append(errs, err)
+	}
+	return errs
+}
+
+func bindElsewhere(t *testing.T) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.BindToDevice(fd, "lo"); err != nil {
+		return err
+	}
+	return unix.Bind(fd, &unix.SockaddrInet4{Port: 67})
+}
+
+// TestLabInOneProcess: several servers in one process, each with sockets in the namespace where it was opened.
+func TestLabInOneProcess(t *testing.T) {
+	n := newNetwork(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 2)
+	for _, s := range []struct {
+		h          *lab.Host
+		self, peer string
+	}{{n.a, "198.18.0.2", "198.18.0.3"}, {n.b, "198.18.0.3", "198.18.0.2"}} {
+		d, err := dhcp.New(n.config(s.h, s.self, s.peer), func() *site.View { return n.view }, nil, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.h.Do(d.Open); err != nil {
+			t.Fatal(err)
+		}
+		go func() { done <- d.Run(ctx) }()
+	}
+	if l := n.ask(); !l.Addr().IsValid() {
+		t.Errorf("lease %v", l)
+	}
+	offers, err := n.lan.Decoded("dhcp.option.dhcp == 2", "ip.src")
+	if err != nil || len(offers) != 2 || offers[0] == offers[1] {
+		t.Errorf("offers from %v, %v", offers, err)
+	}
+	cancel()
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	n.clean()
+}
