@@ -26,8 +26,11 @@ type builder struct {
 	current atomic.Pointer[site.View]
 	inbox   chan func(*sources)
 	changed []func(*site.View) // called by the builder's goroutine after each change, in order; they must not block
-	failing bool               // the last save failed; logged once
+	dirty   chan struct{}      // holds one token while the current view is not on disk
 }
+
+// savePace is the least time between two saves: announced session counts change the view each second.
+const savePace = time.Second
 
 // sources is what views are made of. Only the builder's goroutine touches it.
 type sources struct {
@@ -39,7 +42,7 @@ type sources struct {
 // newBuilder loads the view of last time, so that targets are served before the registry has said a word. A saved view that cannot be read is
 // put aside and named in the log: it must not keep an appliance from starting.
 func newBuilder(c *Config, seen site.Observed, log *slog.Logger, now func() time.Time) (*builder, error) {
-	b := &builder{path: filepath.Join(c.State, "view.json"), log: log, now: now, inbox: make(chan func(*sources), 64)}
+	b := &builder{path: filepath.Join(c.State, "view.json"), log: log, now: now, inbox: make(chan func(*sources), 64), dirty: make(chan struct{}, 1)}
 	view := site.Empty(c.Site, c.Registry.Kind)
 	saved, err := loadView(b.path)
 	switch {
@@ -145,7 +148,10 @@ func (b *builder) rebuild(s *sources) {
 	for _, f := range b.changed {
 		f(next)
 	}
-	b.save(next)
+	select {
+	case b.dirty <- struct{}{}:
+	default: // it will be saved anyway
+	}
 }
 
 // same compares two views but for their epoch and time.
@@ -155,14 +161,27 @@ func same(a, b *site.View) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-func (b *builder) save(v *site.View) {
-	err := saveView(b.path, v)
-	if (err != nil) != b.failing {
-		b.failing = err != nil
-		if err != nil {
-			b.log.Error("the view cannot be saved; a restart without the registry would not know this site", "error", err)
-		} else {
-			b.log.Info("the view is saved again", "path", b.path)
+// Save keeps the view on disk until ctx ends. It has a goroutine of its own, so that a slow disk delays no view.
+func (b *builder) Save(ctx context.Context) error {
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.dirty:
+		}
+		err := saveView(b.path, b.View())
+		if failed := err != nil; failed != failing {
+			failing = failed
+			if failed {
+				b.log.Error("the view cannot be saved; a restart without the registry would not know this site", "error", err)
+			} else {
+				b.log.Info("the view is saved again", "path", b.path)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(savePace):
 		}
 	}
 }

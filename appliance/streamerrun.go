@@ -8,9 +8,10 @@ import (
 	"os"
 	"os/exec"
 
-	"everboot/site"
 	"everboot/site/consul"
 	"everboot/site/embedded"
+	"everboot/streamer"
+	"everboot/streamer/tgt"
 )
 
 // RunStreamer runs a streamer's agent until ctx ends.
@@ -24,14 +25,29 @@ func RunStreamer(ctx context.Context, cfg *StreamerConfig, log *slog.Logger) err
 		return err
 	}
 	defer registrar.Close()
-	_ = ctx
-	return fmt.Errorf("TODO")
+	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+		return fmt.Errorf("making the state folder: %w", err)
+	}
+	engine, err := tgt.New(cfg.engineConfig(), log.With("room", "tgt"))
+	if err != nil {
+		return err
+	}
+	agent, err := streamer.NewAgent(streamer.AgentConfig{
+		Node: cfg.Node, Site: cfg.Site, Addresses: cfg.ISCSI.Addresses, Power: cfg.ISCSI.Power, StorePath: cfg.Store.Path,
+	}, engine, registrar, log.With("room", "streamer"))
+	if err != nil {
+		return err
+	}
+	return agent.Run(ctx)
+}
+
+func (c *StreamerConfig) engineConfig() tgt.Config {
+	return tgt.Config{Addresses: c.ISCSI.Addresses, State: c.State}
 }
 
 // closingRegistrar is what both registries give a streamer's agent.
 type closingRegistrar interface {
-	Announce(ctx context.Context, s site.Streamer) (site.StreamerState, error)
-	Withdraw(ctx context.Context, name string) error
+	streamer.Registrar
 	Close()
 }
 

@@ -203,6 +203,7 @@ func (w *worker) run(ctx context.Context) error {
 	defer stop()
 	group, all := errgroup.WithContext(all)
 	group.Go(func() error { return w.builder.Run(all, w.observed()) })
+	group.Go(func() error { return w.builder.Save(all) })
 	group.Go(func() error {
 		return w.registry.Run(all, func(c site.Content, r site.Registry) { w.builder.registryChanged(all, c, r) })
 	})
