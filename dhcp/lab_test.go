@@ -2,13 +2,11 @@ package dhcp_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -22,151 +20,6 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sys/unix"
 )
-
-// serveEnv makes the test binary a DHCP server with the configuration and the view in it: in the lab a network namespace belongs to a
-// thread or a process, and a server is a process here as it is in life.
-const serveEnv = "EVERBOOT_TEST_DHCP"
-
-type served struct {
-	Config dhcp.Config
-	View   *site.View
-}
-
-func TestMain(m *testing.M) {
-	if text := os.Getenv(serveEnv); text != "" {
-		if err := serve(text); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(lab.TestMain(m))
-}
-
-func serve(text string) error {
-	var s served
-	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		return err
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	event := func(e site.Event) { fmt.Println("event", e.MAC, e.What, e.Detail) }
-	d, err := dhcp.New(s.Config, func() *site.View { return s.View }, event, slog.New(slog.NewTextHandler(os.Stdout, nil)))
-	if err != nil {
-		return err
-	}
-	go func() {
-		<-d.Ready()
-		fmt.Println("ready")
-	}()
-	return d.Run(ctx)
-}
-
-func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
-
-// network is a segment with two appliances, a and b, and one client, c.
-type network struct {
-	t       *testing.T
-	lab     *lab.Lab
-	lan     *lab.Segment
-	a, b, c *lab.Host
-	client  *lab.Cable
-	view    *site.View
-}
-
-func newNetwork(t *testing.T) *network {
-	l := lab.ForTest(t)
-	n := &network{t: t, lab: l, lan: l.Segment("lan"), a: l.Host("a"), b: l.Host("b"), c: l.Host("c")}
-	n.a.Join(n.lan, "198.18.0.2/24")
-	n.b.Join(n.lan, "198.18.0.3/24", "2001:db8::3/64")
-	n.client = n.c.Join(n.lan)
-	n.lan.Capture("lan")
-	n.view = healthy()
-	return n
-}
-
-// healthy is a view with all that a target needs.
-func healthy() *site.View {
-	digest := site.Digest(strings.Repeat("0123456789abcdef", 4))
-	up := site.Check{Health: site.Up}
-	return &site.View{
-		Site:    "lab",
-		Boot:    site.BootService{Address: ip("198.18.0.10"), TFTP: up, HTTP: up},
-		Devices: map[site.MAC]site.Device{},
-		VDisks:  map[string]site.VDisk{"debian": {Name: "debian", Versions: []site.Version{{Number: 1, Digest: digest}}}},
-		Streamers: map[string]site.Streamer{"s1": {
-			Name: "s1", Site: "lab", Addresses: []netip.AddrPort{netip.MustParseAddrPort("198.18.0.21:3260")}, State: site.Active,
-			Replicas: []site.Replica{{VDisk: "debian", Version: 1, Digest: digest}}, Check: up,
-		}},
-	}
-}
-
-func (n *network) device(mac net.HardwareAddr, address string) {
-	d := site.Device{MAC: site.MAC(mac), VDisk: "debian"}
-	if address != "" {
-		d.Address = ip(address)
-	}
-	n.view.Devices[d.MAC] = d
-}
-
-func (n *network) config(h *lab.Host, self, peer string) dhcp.Config {
-	return dhcp.Config{
-		Interface: "eth0", ServerAddress: ip(self), Peers: []netip.Addr{ip(peer)}, LeaseFile: filepath.Join(n.lab.Dir(), h.Name()+".db"),
-		Subnets: []dhcp.Subnet{{
-			Network: netip.MustParsePrefix("198.18.0.0/24"), Range: [2]netip.Addr{ip("198.18.0.100"), ip("198.18.0.199")},
-			Router: ip("198.18.0.1"), DNS: []netip.Addr{ip("198.18.0.1")}, Lease: time.Hour,
-		}},
-	}
-}
-
-// launch starts a server without waiting for it.
-func (n *network) launch(h *lab.Host, cfg dhcp.Config) *lab.Process {
-	n.t.Helper()
-	text, err := json.Marshal(served{cfg, n.view})
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	return h.StartWith(lab.Settings{Env: []string{serveEnv + "=" + string(text)}}, "dhcp", os.Args[0])
-}
-
-func (n *network) serve(h *lab.Host, self, peer string) *lab.Process {
-	n.t.Helper()
-	p := n.launch(h, n.config(h, self, peer))
-	if _, err := p.Expect("ready", 10*time.Second); err != nil {
-		n.t.Fatal(err)
-	}
-	return p
-}
-
-func (n *network) ask(args ...string) lab.Lease {
-	n.t.Helper()
-	lease, err := lab.Udhcpc(n.c, "eth0", args...)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	return lease
-}
-
-// clean fails the test if tshark finds anything wrong in what the servers sent.
-func (n *network) clean() {
-	n.t.Helper()
-	bad, err := n.lan.Decoded("dhcp.type == 2 && (_ws.malformed || _ws.expert.severity >= 0x00600000)")
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	if len(bad) > 0 {
-		n.t.Errorf("tshark finds fault with:\n%s", strings.Join(bad, "\n"))
-	}
-	seen, err := n.lan.Decoded("dhcp.type == 2", "ip.src", "dhcp.option.dhcp_server_id")
-	if err != nil || len(seen) == 0 {
-		n.t.Fatalf("no answers in the capture: %v", err)
-	}
-	for _, line := range seen {
-		if src, id, _ := strings.Cut(line, "\t"); src != id {
-			n.t.Errorf("an answer of server %s comes from %s", id, src)
-		}
-	}
-}
 
 func TestLabOneServer(t *testing.T) {
 	n := newNetwork(t)
@@ -334,6 +187,67 @@ func TestLabDeclineIsNotDelivered(t *testing.T) {
 	if strings.Contains(p.Log(), "decline") {
 		t.Errorf("coredhcp delivered it:\n%s", p.Log())
 	}
+}
+
+// TestLabRelay: a client behind a relay agent gets an address of its own network, renews it through the router, and is refused
+// an address of another network.
+func TestLabRelay(t *testing.T) {
+	n := newNetwork(t)
+	far, r, d := n.lab.Segment("far"), n.lab.Host("r"), n.lab.Host("d")
+	r.Join(far, "198.18.7.1/24")
+	r.Join(n.lan, "198.18.0.1/24")
+	d.Join(far)
+	run := func(h *lab.Host, argv ...string) {
+		t.Helper()
+		if _, err := h.Run(t.Context(), argv...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(r, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	run(n.a, "ip", "route", "add", "198.18.7.0/24", "via", "198.18.0.1")
+	cfg := n.config(n.a, "198.18.0.2", "198.18.0.3")
+	cfg.Peers = nil
+	cfg.Subnets = append(cfg.Subnets, dhcp.Subnet{
+		Network: netip.MustParsePrefix("198.18.7.0/24"), Range: [2]netip.Addr{ip("198.18.7.10"), ip("198.18.7.20")}, Router: ip("198.18.7.1"),
+	})
+	p := n.launch(n.a, cfg)
+	expect(t, p, "ready")
+	lab.Dnsmasq(r, "--dhcp-relay=198.18.7.1,198.18.0.2,eth1")
+	if err := lab.Eventually(20*time.Second, "a lease through the relay", func() error {
+		l, err := lab.Udhcpc(d, "eth0")
+		if err == nil && (l["ip"] != "198.18.7.10" || l["router"] != "198.18.7.1" || l["serverid"] != "198.18.0.2") {
+			t.Errorf("lease %v", l)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	run(d, "ip", "addr", "add", "198.18.7.10/24", "dev", "eth0")
+	run(d, "ip", "route", "add", "default", "via", "198.18.7.1")
+	conn, err := d.ListenPacket("udp4", "198.18.7.10:68")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	q, err := dhcpv4.New(dhcpv4.WithHwAddr(d.Cables()[0].MAC()), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(net.IP{198, 18, 7, 10}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.WriteTo(q.ToBytes(), &net.UDPAddr{IP: net.IP{198, 18, 0, 2}, Port: 67}); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 1500)
+	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	size, from, err := conn.ReadFrom(b)
+	if err != nil || from.String() != "198.18.0.2:67" {
+		t.Fatalf("answer to the renewal: from %v, %v", from, err)
+	}
+	if a, err := dhcpv4.FromBytes(b[:size]); err != nil || a.MessageType() != dhcpv4.MessageTypeAck || a.YourIPAddr.String() != "198.18.7.10" {
+		t.Errorf("answer to the renewal: %v %v", a, err)
+	}
+	n.clean()
 }
 
 // TestLabReservation: both give a known machine the same address.
