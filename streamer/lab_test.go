@@ -99,6 +99,7 @@ type farm struct {
 	content []byte
 	agents  map[string]*lab.Process
 	state   map[string]string
+	cables  map[string]*lab.Cable
 	stopped atomic.Bool
 }
 
@@ -110,7 +111,8 @@ func newFarm(t *testing.T, changed ...bool) *farm {
 	l := lab.ForTest(t)
 	lab.Need(t, "tgtd", "tgtadm", "iscsi-ls", "iscsi-perf", "iscsi-readcapacity16")
 	lan := l.Segment("lan")
-	f := &farm{lab: l, content: make([]byte, 8<<20), agents: make(map[string]*lab.Process), state: make(map[string]string)}
+	f := &farm{lab: l, content: make([]byte, 8<<20), agents: make(map[string]*lab.Process), state: make(map[string]string),
+		cables: make(map[string]*lab.Cable)}
 	rnd := rand.NewChaCha8([32]byte{1})
 	rnd.Read(f.content)
 	appliance := l.Host("a")
@@ -153,7 +155,7 @@ func (f *farm) start(lan *lab.Segment, number int, other bool) {
 	f.t.Helper()
 	name, address := fmt.Sprintf("s%d", number), fmt.Sprintf("198.18.0.2%d", number)
 	host := f.lab.Host(name)
-	host.Join(lan, address+"/24")
+	f.cables[name] = host.Join(lan, address+"/24")
 	dir := filepath.Join(f.lab.Dir(), name)
 	f.state[name] = dir
 	replica := filepath.Join(dir, "store", "debian", "1")
@@ -467,5 +469,74 @@ func TestLabDrain(t *testing.T) {
 	})
 	if r.stall > 200*time.Millisecond || r.logins != 3 {
 		t.Errorf("longest stall %v with %d logins, want under 0.2 s with 3", r.stall, r.logins)
+	}
+}
+
+// TestLabStreamerFallsSilent: nobody tells the director that the streamer's cable is cut; its own keepalive does.
+func TestLabStreamerFallsSilent(t *testing.T) {
+	f := newFarm(t, false, false)
+	r := f.during(func() {
+		name := f.serving(t1)
+		f.cables[name].Silence(true)
+		eventuallyLong(t, "the session moves", func() bool { s := f.serving(t1); return s != "" && s != name })
+	})
+	if r.stall > 4*time.Second || r.logins != 2 {
+		t.Errorf("longest stall %v with %d logins, want under 4 s with 2", r.stall, r.logins)
+	}
+}
+
+func TestLabReplicaWrittenOverIsWithdrawn(t *testing.T) {
+	f := newFarm(t, false, false)
+	r := f.during(func() {
+		name := f.serving(t1)
+		path := filepath.Join(f.state[name], "store/debian/1/disk.raw")
+		now := time.Now() // the content stays, so that the reader has nothing to complain about
+		if err := os.Chtimes(path, now, now); err != nil {
+			t.Fatal(err)
+		}
+		eventuallyLong(t, "the session moves", func() bool { s := f.serving(t1); return s != "" && s != name })
+		eventuallyLong(t, "the replica is read and served again", func() bool {
+			s, ok := f.announced(name)
+			return ok && len(s.Replicas) == 1
+		})
+		folder := filepath.Join(f.state[name], "store/windows/3")
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(folder, "disk.raw.partial"), make([]byte, 1<<20), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(folder, "disk.raw.partial"), filepath.Join(folder, "disk.raw")); err != nil {
+			t.Fatal(err)
+		}
+		eventuallyLong(t, "a new replica is served too", func() bool {
+			s, ok := f.announced(name)
+			return ok && len(s.Replicas) == 2
+		})
+	})
+	if r.stall > 500*time.Millisecond {
+		t.Errorf("longest stall %v", r.stall)
+	}
+}
+
+func TestLabPortTaken(t *testing.T) {
+	l := lab.ForTest(t)
+	lab.Need(t, "tgtd", "tgtadm")
+	host := l.Host("s1")
+	host.Join(l.Segment("lan"), "198.18.0.21/24")
+	taken, err := host.Listen("tcp", "198.18.0.21:3260")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	settings := fmt.Sprintf(`{"Node": "s1", "Address": "198.18.0.21:3260", "Store": %q, "State": %[1]q}`, t.TempDir())
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent := host.StartWith(lab.Settings{Env: []string{envAgent + "=" + settings}}, "agent", self)
+	agent.Wait(patience)
+	if agent.ExitCode() != 1 || !strings.Contains(agent.Log(), "198.18.0.21:3260") || !strings.Contains(agent.Log(), "port free") {
+		t.Errorf("exit code %d:\n%s", agent.ExitCode(), agent.Log())
 	}
 }

@@ -164,10 +164,14 @@ func (d *Director) try(ctx context.Context, c *caller) (*session, site.Reason) {
 		}
 		leg, answer, err := d.connect(ctx, st, c)
 		if err != nil {
-			d.pool.leave(st.Name, true, time.Now())
-			d.log.Warn("streamer does not take a login", "streamer", st.Name, "device", l.MAC.String(), "error", err)
+			if d.pool.failed(st.Name, time.Now()) {
+				d.log.Warn("streamer does not take logins", "streamer", st.Name, "device", l.MAC.String(), "error", err)
+			}
 			tried = append(tried, st.Name)
 			continue
+		}
+		if d.pool.succeeded(st.Name) {
+			d.log.Info("streamer takes logins again", "streamer", st.Name)
 		}
 		l.Tried = nil
 		s := &session{
@@ -239,9 +243,8 @@ func ask(leg net.Conn, login []byte, patience time.Duration) ([]byte, error) {
 // forward splices a session until it ends.
 func (d *Director) forward(ctx context.Context, s *session) {
 	s.ended = func(cause string) {
-		now := time.Now()
-		d.table.remove(s, cause, now)
-		d.pool.leave(s.Streamer, false, now)
+		d.table.remove(s, cause, time.Now())
+		d.pool.leave(s.Streamer)
 	}
 	before, failover := d.table.add(s)
 	d.counts.login(site.Picked)

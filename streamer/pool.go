@@ -24,6 +24,7 @@ type load struct {
 	since     time.Time
 	announced int
 	failed    time.Time // when it last could not be reached
+	failing   bool      // since then no login succeeded
 	failures  uint64
 }
 
@@ -37,7 +38,7 @@ func (p *pool) load(name string) *load {
 	return p.loads[name]
 }
 
-// pick is site.Pick with what is known here and not yet announced. A picked streamer must be given back with leave.
+// pick is site.Pick with what is known here and not yet announced. A picked streamer must be given back with leave or failed.
 func (p *pool) pick(now time.Time, v *site.View, l site.Login) (site.Streamer, site.Reason) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -61,17 +62,33 @@ func (p *pool) pick(now time.Time, v *site.View, l site.Login) (site.Streamer, s
 	return s, reason
 }
 
-// leave ends what pick began. Failed says that the streamer could not be reached.
-func (p *pool) leave(name string, failed bool, now time.Time) {
+// leave ends what pick began.
+func (p *pool) leave(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.load(name).live--
+}
+
+// failed ends what pick began because the streamer did not take the login. It reports whether that is news.
+func (p *pool) failed(name string, now time.Time) (news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	x := p.load(name)
+	news = !x.failing
 	x.live--
-	if failed {
-		x.failed = now
-		x.failures++
-		x.recent = max(0, x.recent-1)
-	}
+	x.failures++
+	x.recent = max(0, x.recent-1)
+	x.failed, x.failing = now, true
+	return news
+}
+
+// succeeded notes that the streamer took a login. It reports whether that is news.
+func (p *pool) succeeded(name string) (news bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	x := p.load(name)
+	news, x.failing = x.failing, false
+	return news
 }
 
 // forget drops streamers that are gone from the view and have no sessions.
