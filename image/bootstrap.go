@@ -84,7 +84,7 @@ func mmdebstrapArgs(c VDiskConfig, dir, finish, sources string) []string {
 		args = append(args, `--customize-hook=chroot "$1" systemctl --quiet enable `+unit)
 	}
 	args = append(args, "--customize-hook="+finish)
-	for _, name := range []string{rootFile, KernelFile, InitrdFile} {
+	for _, name := range slices.Concat([]string{rootFile, KernelFile, InitrdFile}, loaderFiles) {
 		args = append(args, "--customize-hook=download /tmp/everboot/"+name+" "+quote(filepath.Join(dir, name)))
 	}
 	args = append(args, c.Suite, "/dev/null")
@@ -198,9 +198,16 @@ func initramfsFiles() []entry {
 // initramfsPieces are the scripts, below /etc/initramfs-tools.
 var initramfsPieces = []string{"hooks/everboot", "scripts/local-top/everboot", "scripts/local-bottom/everboot"}
 
+// grubConfig is read by the loader on the disk. $root is the partition that it stands on.
+const grubConfig = `linux /boot/vmlinuz ` + DefaultCmdline + `
+initrd /boot/initrd.img
+boot
+`
+
 // payload lists what is laid over the installed packages.
 func (c VDiskConfig) payload() ([]entry, error) {
 	files := []entry{
+		{path: "/boot/grub/grub.cfg", mode: 0o644, text: []byte(grubConfig)},
 		{path: "/etc/hostname", mode: 0o644, text: []byte("target\n")},
 		{path: "/etc/hosts", mode: 0o644, text: []byte("127.0.0.1 localhost\n127.0.1.1 target\n::1 localhost\n")},
 		{path: "/etc/fstab", mode: 0o644, text: []byte("# The initramfs mounts the root, read-only, with a writable layer in RAM.\n")},

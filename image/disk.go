@@ -25,8 +25,9 @@ type filled struct {
 	write func(io.Writer) error
 }
 
-// writeDisk writes a disk with these partitions, and syncs it. Blocks of zeros become holes.
-func writeDisk(path string, seed string, parts []filled) error {
+// writeDisk writes a disk with these partitions and that boot code, which may be nil, and syncs it. Blocks of zeros become
+// holes.
+func writeDisk(path, seed string, code []byte, parts []filled) error {
 	table := make([]gptPartition, len(parts))
 	for i, p := range parts {
 		table[i] = p.gptPartition
@@ -53,6 +54,7 @@ func writeDisk(path string, seed string, parts []filled) error {
 			return fmt.Errorf("writing partition %s of %s: %w", p.name, path, err)
 		}
 	}
+	copy(head[:bootCodeSize], code)
 	if _, err := f.WriteAt(head, 0); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}

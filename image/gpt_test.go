@@ -98,7 +98,7 @@ func TestBothHeadersOfAGPTSayTheSame(t *testing.T) {
 func TestAForeignReaderSeesThePartitions(t *testing.T) {
 	path := filepath.Join(t.TempDir(), DiskFile)
 	text := append(bytes.Repeat([]byte{0}, 8192), "everboot"...)
-	err := writeDisk(path, "seed", []filled{
+	err := writeDisk(path, "seed", nil, []filled{
 		{gptPartition{kind: typeLinux, name: "everboot-root", size: 5000}, func(w io.Writer) error { _, err := w.Write([]byte("root")); return err }},
 		{gptPartition{kind: typeLinux, name: "data", size: 1 << 20}, func(w io.Writer) error { _, err := w.Write(text); return err }},
 		{gptPartition{kind: typeLinux, name: "empty", size: 1 << 20}, nil},
@@ -143,7 +143,7 @@ func TestAForeignReaderSeesThePartitions(t *testing.T) {
 
 func TestContentLargerThanItsPartitionIsAnError(t *testing.T) {
 	path := filepath.Join(t.TempDir(), DiskFile)
-	err := writeDisk(path, "seed", []filled{{gptPartition{kind: typeLinux, name: "p", size: 4096},
+	err := writeDisk(path, "seed", nil, []filled{{gptPartition{kind: typeLinux, name: "p", size: 4096},
 		func(w io.Writer) error { _, err := w.Write(make([]byte, 2<<20)); return err }}})
 	if err == nil || !strings.Contains(err.Error(), "partition p") {
 		t.Errorf("got %v", err)

@@ -82,7 +82,7 @@ func BuildMinimal(ctx context.Context, c MinimalConfig) error {
 				return err
 			}
 		}
-		return finishDisk(dir, stamp, c.Partitions)
+		return finishDisk(dir, stamp, nil, nil, c.Partitions)
 	})
 }
 

@@ -118,8 +118,11 @@ func checkDestination(dest string) error {
 
 func validatePartitions(partitions []Partition) error {
 	for i, p := range partitions {
-		if p.Name == "" || p.Name == rootLabel || p.Size <= 0 || len(p.Name) > 36 {
-			return fmt.Errorf("partition %q of %d bytes: want a name of up to 36 letters other than %s, and a size", p.Name, p.Size, rootLabel)
+		if p.Name == "" || p.Size <= 0 || len(p.Name) > 36 {
+			return fmt.Errorf("partition %q of %d bytes: want a name of up to 36 letters, and a size", p.Name, p.Size)
+		}
+		if slices.Contains([]string{rootLabel, biosBootName, espName}, p.Name) {
+			return fmt.Errorf("partition %q has the name of one that every vDisk has", p.Name)
 		}
 		if slices.ContainsFunc(partitions[:i], func(q Partition) bool { return q.Name == p.Name }) {
 			return fmt.Errorf("partition %q is there twice", p.Name)
@@ -249,7 +252,19 @@ func BuildVDisk(ctx context.Context, c VDiskConfig) error {
 			return err
 		}
 		c.Progress("writing the disk")
-		return finishDisk(dir, stamp, c.Partitions)
+		loader, code, err := loaderParts(dir)
+		if err != nil {
+			return err
+		}
+		if err := finishDisk(dir, stamp, code, loader, c.Partitions); err != nil {
+			return err
+		}
+		for _, name := range append(loaderFiles, espFile) {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -298,21 +313,21 @@ func checkOutput(output string) error {
 	return nil
 }
 
-// finishDisk writes the disk around the root file system, and removes that.
-func finishDisk(dir, seed string, partitions []Partition) error {
+// finishDisk writes the disk: the loader's partitions, the root file system, which it removes, and the extra partitions.
+func finishDisk(dir, seed string, code []byte, loader []filled, partitions []Partition) error {
 	root := filepath.Join(dir, rootFile)
 	size, err := trim(root)
 	if err != nil {
 		return err
 	}
-	parts := []filled{{
-		gptPartition: gptPartition{kind: typeLinux, name: rootLabel, size: size},
-		write:        func(w io.Writer) error { return copyFile(w, root) },
-	}}
+	parts := append(loader, filled{
+		gptPartition{kind: typeLinux, name: rootLabel, size: size},
+		func(w io.Writer) error { return copyFile(w, root) },
+	})
 	for _, p := range partitions {
 		parts = append(parts, filled{gptPartition{kind: typeLinux, name: p.Name, size: p.Size}, p.Write})
 	}
-	if err := writeDisk(filepath.Join(dir, DiskFile), seed, parts); err != nil {
+	if err := writeDisk(filepath.Join(dir, DiskFile), seed, code, parts); err != nil {
 		return err
 	}
 	return os.Remove(root)

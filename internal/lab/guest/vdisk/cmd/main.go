@@ -1,4 +1,6 @@
-// Command cmd makes the vDisks of the tests and the demo: go run ./internal/lab/guest/vdisk/cmd.
+// Command cmd makes the vDisks of the tests and the demo, unless they are there:
+//
+//	go run ./internal/lab/guest/vdisk/cmd [CACHE]
 package main
 
 import (
@@ -21,9 +23,14 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	cache, err := vdisk.Cache()
-	if err != nil {
-		return err
+	var cache string
+	if len(os.Args) > 1 {
+		cache = os.Args[1]
+	} else {
+		var err error
+		if cache, err = vdisk.Cache(); err != nil {
+			return err
+		}
 	}
 	dir, err := vdisk.Minimal(ctx, cache, func(line string) { fmt.Println(line) })
 	if err != nil {
