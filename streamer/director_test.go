@@ -43,7 +43,8 @@ type fleet struct {
 func newFleet(t *testing.T, cfg streamer.DirectorConfig) *fleet {
 	t.Helper()
 	if cfg.ListenFunc == nil { // the lab has goroutines of its own
-		t.Cleanup(func() { goleak.VerifyNone(t) })
+		before := goleak.IgnoreCurrent()
+		t.Cleanup(func() { goleak.VerifyNone(t, before) })
 	}
 	f := &fleet{t: t}
 	v := site.Empty("berlin", "embedded")

@@ -103,6 +103,9 @@ type farm struct {
 	stopped atomic.Bool
 }
 
+// allowed is how long a read may take when its streamer dies.
+const allowed = slowdown * 200 * time.Millisecond
+
 const portal = "198.18.0.10:3260"
 
 // newFarm starts streamers s1, s2, … whose first block of content is changed as told.
@@ -366,7 +369,6 @@ func TestLabSameDiskEverywhere(t *testing.T) {
 }
 
 func TestLabStreamerKilled(t *testing.T) {
-	const allowed = 200 * time.Millisecond
 	for _, tt := range []struct {
 		name string
 		kill func(f *farm, name string)
@@ -390,7 +392,7 @@ func TestLabStreamerKilled(t *testing.T) {
 			if r.stall > allowed || r.logins != 2 {
 				t.Errorf("longest stall %v with %d logins, want under %v with 2", r.stall, r.logins, allowed)
 			}
-			f.killAndWatch(other, tt.back, allowed)
+			f.killAndWatch(other, tt.back)
 			if !perf.Running() {
 				t.Errorf("iscsi-perf gave up:\n%s", perf.Log())
 			}
@@ -399,7 +401,7 @@ func TestLabStreamerKilled(t *testing.T) {
 }
 
 // killAndWatch kills libiscsi's streamer if another is there, and measures how long it stays away.
-func (f *farm) killAndWatch(mac site.MAC, back bool, allowed time.Duration) {
+func (f *farm) killAndWatch(mac site.MAC, back bool) {
 	f.t.Helper()
 	if back {
 		eventuallyLong(f.t, "both streamers serve", func() bool {
@@ -467,8 +469,8 @@ func TestLabDrain(t *testing.T) {
 			t.Error("it is still announced")
 		}
 	})
-	if r.stall > 200*time.Millisecond || r.logins != 3 {
-		t.Errorf("longest stall %v with %d logins, want under 0.2 s with 3", r.stall, r.logins)
+	if r.stall > allowed || r.logins != 3 {
+		t.Errorf("longest stall %v with %d logins, want under %v with 3", r.stall, r.logins, allowed)
 	}
 }
 
@@ -514,7 +516,7 @@ func TestLabReplicaWrittenOverIsWithdrawn(t *testing.T) {
 			return ok && len(s.Replicas) == 2
 		})
 	})
-	if r.stall > 500*time.Millisecond {
+	if r.stall > 2*allowed { // tgt ends the commands under way first
 		t.Errorf("longest stall %v", r.stall)
 	}
 }
