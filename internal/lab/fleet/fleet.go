@@ -37,7 +37,7 @@ var (
 type Options struct {
 	Binary string // bin/everboot
 	VDisk  string // folder of the vDisk (image.DiskFile and its neighbours) that every streamer gets a replica of
-	Consul string // path of the Consul agent; empty: the registry is embedded
+	Consul bool   // the registry is Consul, on hosts c1 to c3; else embedded
 	// Damaged names a streamer whose replica gets one byte changed.
 	Damaged string
 }
@@ -65,7 +65,7 @@ func New(l *lab.Lab, o Options) (*Fleet, error) {
 	for name, address := range streamerAddress {
 		join(name, address)
 	}
-	if o.Consul != "" {
+	if o.Consul {
 		for name, address := range consulAddress {
 			join(name, address)
 		}
@@ -114,7 +114,7 @@ func (f *Fleet) writeAppliance(name string) error {
 	fmt.Fprintf(&c, "[[dhcp.subnet]]\nnetwork = %q\nrange = \"198.18.0.100-198.18.0.199\"\nrouter = \"198.18.0.1\"\n\n", targetNet)
 	fmt.Fprintf(&c, "[tftp]\nroot = %q\n\n", f.path(name, "boot"))
 	fmt.Fprintf(&c, "[api]\nlisten = \":8667\"\ntoken = \"file:%s\"\n", f.path("api.token"))
-	if f.opts.Consul == "" {
+	if !f.opts.Consul {
 		for n := 1; n <= Targets; n++ {
 			fmt.Fprintf(&c, "\n[[device]]\nmac = %q\nname = \"t%d\"\naddress = %q\nvdisk = \"debian\"\n", MAC(n), n, Address(n))
 		}
@@ -141,7 +141,7 @@ func (f *Fleet) writeStreamer(name string) error {
 }
 
 func (f *Fleet) registry(name string) string {
-	if f.opts.Consul != "" {
+	if f.opts.Consul {
 		server := map[string]string{"a": "c1", "b": "c2", "s1": "c3", "s2": "c1"}[name]
 		return fmt.Sprintf("kind = \"consul\"\naddress = \"%s:8500\"\n", consulAddress[server])
 	}
@@ -230,6 +230,20 @@ func (f *Fleet) Command(name string, args ...string) (string, error) {
 	defer cancel()
 	argv := append([]string{f.opts.Binary, "--token-file", f.path("api.token")}, args...)
 	return f.Host[name].Run(ctx, argv...)
+}
+
+// Populate writes the site into the registry as an operator would, where the configuration files do not say it.
+func (f *Fleet) Populate(name string) error {
+	commands := [][]string{{"vdisk", "set", "debian", "--kernel", "debian/vmlinuz", "--initrd", "debian/initrd.img", "--cmdline", image.DefaultCmdline}}
+	for n := 1; n <= Targets; n++ {
+		commands = append(commands, []string{"device", "set", MAC(n), "--name", fmt.Sprintf("t%d", n), "--address", Address(n), "--vdisk", "debian"})
+	}
+	for _, args := range commands {
+		if out, err := f.Command(name, args...); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	return nil
 }
 
 // Status asks an appliance for the site at a glance.

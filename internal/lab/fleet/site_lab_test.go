@@ -1,0 +1,102 @@
+package fleet_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"everboot/internal/lab"
+	"everboot/internal/lab/fleet"
+	"everboot/internal/lab/guest/vdisk"
+)
+
+// TestReplicaWithAnotherDigestIsNeverPicked damages one streamer's replica: the version's digest is pinned by the others.
+func TestReplicaWithAnotherDigestIsNeverPicked(t *testing.T) {
+	f := newFleet(t, fleet.Options{Damaged: "s2"}, vdisk.Minimal)
+	start(t, f, "a", "b", "s1")
+	must(t, f.AwaitBoots("a", 1, nodeTime))
+	f.Start("s2")
+	must(t, f.AwaitStreamers("a", 2, nodeTime))
+	must(t, lab.Eventually(nodeTime, "status warns of s2", func() bool {
+		out, err := f.Command("a", "status")
+		return err == nil && strings.Contains(out, "streamer s2: its replica of debian version 1 differs")
+	}))
+	must(t, f.AwaitBoots("a", 1, nodeTime))
+
+	f.Host["s1"].KillAll()
+	must(t, lab.Eventually(10*time.Second, "the target boots from nowhere rather than from s2", func() bool {
+		out, err := f.Command("a", "explain", fleet.MAC(1))
+		return err == nil && strings.Contains(out, "no boot file") && strings.Contains(out, "s1: down") && strings.Contains(out, "s2: holds ")
+	}))
+}
+
+// TestNoHealthyStreamerMeansNoBootFile asks as a PXE ROM does, before and after the last streamer dies.
+func TestNoHealthyStreamerMeansNoBootFile(t *testing.T) {
+	f := newFleet(t, fleet.Options{}, vdisk.Minimal)
+	start(t, f, "a", "b", "s1")
+	client := f.Lab.Host("client")
+	mac := client.Join(f.LAN).MAC().String()
+	for _, node := range []string{"a", "b"} {
+		if out, err := f.Command(node, "device", "set", mac, "--name", "t9", "--address", "198.18.0.59", "--vdisk", "debian"); err != nil {
+			t.Fatal(err, out)
+		}
+		must(t, lab.Eventually(nodeTime, node+" lets it boot", func() bool {
+			out, err := f.Command(node, "explain", "t9")
+			return err == nil && strings.Contains(out, "boots debian version 1")
+		}))
+	}
+	ask := func() lab.Lease {
+		t.Helper()
+		lease, err := lab.Udhcpc(client, "eth0", "-V", "PXEClient:Arch:00000:UNDI:002001", "-x", "0x5d:0000", "-O", "tftp", "-O", "bootfile")
+		must(t, err)
+		return lease
+	}
+	lease := ask()
+	if lease["ip"] != "198.18.0.59" || lease["bootfile"] != "undionly.kpxe" || lease["tftp"] != fleet.VIP || lease["siaddr"] != fleet.VIP {
+		t.Errorf("with a streamer: %v", lease)
+	}
+
+	f.Host["s1"].KillAll()
+	for _, node := range []string{"a", "b"} {
+		must(t, lab.Eventually(10*time.Second, node+" says why", func() bool {
+			out, err := f.Command(node, "explain", "198.18.0.59")
+			return err == nil && strings.Count(out, "\n") == 1 && strings.Contains(out, "(t9) gets 198.18.0.59 and no boot file: ") &&
+				strings.Contains(out, "[no-healthy-streamer]") && strings.Contains(out, "s1: down")
+		}))
+	}
+	lease = ask()
+	if lease["ip"] != "198.18.0.59" || lease["bootfile"] != "" || lease["boot_file"] != "" || lease["tftp"] != "" {
+		t.Errorf("without a streamer: %v; want the address and nothing to boot", lease)
+	}
+}
+
+// TestDrainMovesTargetsAndResumeTakesThemBack drains from one appliance and looks at the other.
+func TestDrainMovesTargetsAndResumeTakesThemBack(t *testing.T) {
+	f := newFleet(t, fleet.Options{}, vdisk.Minimal)
+	start(t, f, "a", "b", "s1", "s2")
+	target := boot(t, f, 1, lab.BIOS)
+	owner, err := f.Owner()
+	must(t, err)
+	from, err := f.Serving(owner, 1)
+	must(t, err)
+	s := watch(t, target, "a drain", func() {
+		if out, err := f.Command(fleet.Other(owner), "streamer", "drain", from); err != nil {
+			t.Error(err, out)
+		}
+		must(t, lab.Eventually(20*time.Second, "the target moves", func() bool {
+			now, err := f.Serving(owner, 1)
+			return err == nil && now == fleet.Other(from)
+		}))
+	})
+	t.Logf("drained: longest stall %s", s.Longest)
+	if out, err := f.Command(owner, "streamer", "resume", from); err != nil {
+		t.Fatal(err, out)
+	}
+	must(t, lab.Eventually(20*time.Second, "it takes logins again", func() bool {
+		status, err := f.Status(fleet.Other(owner))
+		return err == nil && status.View.Streamers[from].State == "active"
+	}))
+	if out, err := f.Command(owner, "streamer", "drain", "s9"); err == nil || !strings.Contains(out, `there is no streamer "s9"; the site has: s1, s2`) {
+		t.Errorf("draining a stranger: %v, %q", err, out)
+	}
+}
