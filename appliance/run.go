@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -16,8 +17,12 @@ import (
 	"everboot/vip"
 )
 
-// RunGuard is the process that `everboot appliance` starts as; argv starts its worker.
+// RunGuard is the process that `everboot appliance` starts as; argv starts its worker. On a host that Check has something to say about it
+// starts nothing and changes nothing.
 func RunGuard(ctx context.Context, cfg *Config, argv []string, log *slog.Logger) error {
+	if err := errors.Join(cfg.checkHost()...); err != nil {
+		return err
+	}
 	g := &Guard{Worker: argv, Release: func() error { return nil }, Log: log}
 	if len(cfg.VIP.Addresses) > 0 {
 		addresses, err := vip.NewGuard(cfg.vipConfig(), log.With("room", "vip"))

@@ -16,6 +16,9 @@ import (
 
 // RunStreamer runs a streamer's agent until ctx ends.
 func RunStreamer(ctx context.Context, cfg *StreamerConfig, log *slog.Logger) error {
+	if err := errors.Join(cfg.checkHost()...); err != nil {
+		return err
+	}
 	token, err := cfg.Registry.Token.Read()
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -224,12 +223,4 @@ func wanted(e web.Explanation) string {
 		return ""
 	}
 	return e.Assignment.Describe()
-}
-
-// readFile reads a file, or standard input for "-".
-func readFile(path string) ([]byte, error) {
-	if path == "-" {
-		return io.ReadAll(os.Stdin)
-	}
-	return os.ReadFile(path)
 }

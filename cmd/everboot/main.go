@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -46,7 +47,9 @@ func run(ctx context.Context, args []string) int {
 	if errors.As(err, &exit) {
 		return exit.Code // the worker has said why
 	}
-	fmt.Fprintln(os.Stderr, "everboot:", err)
+	for line := range strings.Lines(err.Error()) { // joined errors are one line each
+		fmt.Fprintln(os.Stderr, "everboot:", strings.TrimRight(line, "\n"))
+	}
 	var usage usageError
 	if errors.As(err, &usage) {
 		return exitUsage

@@ -91,11 +91,8 @@ finding is one line that says what to do. Exit 0: all is well; 1: the host is no
 			if err != nil {
 				return usageError{err}
 			}
-			for _, f := range findings {
-				fmt.Fprintln(c.ErrOrStderr(), "everboot:", f)
-			}
-			if len(findings) > 0 {
-				return errors.New("the host is not ready; mend the above and check again")
+			if err := errors.Join(findings...); err != nil {
+				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s: good\n", path)
 			return nil
