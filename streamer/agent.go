@@ -293,13 +293,22 @@ func (a *Agent) announce(ctx context.Context, state site.StreamerState) <-chan s
 		Name: a.cfg.Node, Site: a.cfg.Site, Addresses: a.cfg.Addresses, Power: a.cfg.Power, State: state, Replicas: a.served,
 	}
 	if a.ended != nil {
-		sessions, err := a.engine.Sessions(ctx)
+		sessions, err := a.sessions(ctx)
 		if err != nil {
 			a.complain(err)
 		}
 		s.Sessions = len(sessions)
 	}
 	return a.herald.tell(s)
+}
+
+// sessions lists the devices that are logged in. Others, such as probes, are nobody's load and need not be moved.
+func (a *Agent) sessions(ctx context.Context) ([]EngineSession, error) {
+	list, err := a.engine.Sessions(ctx)
+	return slices.DeleteFunc(list, func(s EngineSession) bool {
+		_, err := site.ParseInitiatorName(s.Initiator)
+		return err != nil
+	}), err
 }
 
 // goodbye moves the sessions away: the directors do, as soon as they know; what is left at the end of the grace is cut.
@@ -327,7 +336,7 @@ const byeTimeout = 5 * time.Second
 
 func (a *Agent) awaitEmpty(ctx context.Context) {
 	for {
-		sessions, err := a.engine.Sessions(ctx)
+		sessions, err := a.sessions(ctx)
 		if err != nil || len(sessions) == 0 {
 			return
 		}
@@ -343,7 +352,7 @@ func (a *Agent) cut(ctx context.Context) {
 	if a.ended == nil {
 		return
 	}
-	sessions, err := a.engine.Sessions(ctx)
+	sessions, err := a.sessions(ctx)
 	if err != nil {
 		a.log.Warn("stopping: listing sessions", "error", err)
 		return

@@ -256,10 +256,11 @@ func TestAgentThatCannotStart(t *testing.T) {
 	}
 }
 
+// sessions are n devices and a probe, which does not count.
 func sessions(n int) []streamer.EngineSession {
-	var list []streamer.EngineSession
+	list := []streamer.EngineSession{{Initiator: "iqn.2026-11.internal.everboot:probe", Session: 99}}
 	for i := range n {
-		list = append(list, streamer.EngineSession{Session: i + 1})
+		list = append(list, streamer.EngineSession{Initiator: site.InitiatorName(t1), Session: i + 1})
 	}
 	return list
 }

@@ -124,8 +124,10 @@ func (t *table) shard(m site.MAC) *shard {
 	return &t.shards[maphash.Bytes(t.seed, m[:])%shardCount]
 }
 
-// add puts a session in. It returns the record of the device's session before if this is its failover, and ends a
-// session that this login replaces (RFC 7143 §6.3.5: same initiator, ISID and target), which its streamer cannot know of.
+// add puts a session in. It returns the record of the device's session before, and whether this is its failover: the device lost
+// that one and has come to another streamer. (To the same one it may come after a logout, which also ends from the
+// streamer's side.) Before that it ends the sessions that this login replaces (RFC 7143 §6.3.5: same initiator, ISID and
+// target), because their streamer may be another one, which cannot know.
 func (t *table) add(s *session) (before record, failover bool) {
 	h := t.shard(s.Device)
 	for _, old := range h.twins(s) {
@@ -134,7 +136,7 @@ func (t *table) add(s *session) (before record, failover bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before = h.devices[s.Device]
-	failover = !before.lost.IsZero() && s.Since.Sub(before.lost) < memory
+	failover = !before.lost.IsZero() && s.Since.Sub(before.lost) < memory && before.streamer != s.Streamer
 	s.Failovers = before.failovers
 	if failover {
 		s.Failovers++
