@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"everboot/site"
@@ -29,8 +30,8 @@ type Director struct {
 	counts  counts
 }
 
-// NewDirector returns a director that asks view for the site as it is now, and tells events what happened. Both are called by
-// many goroutines and must not block.
+// NewDirector returns a director that asks view for the site as it is now, never nil, and tells events what happened. Both are
+// called by many goroutines and must not block.
 func NewDirector(cfg DirectorConfig, view func() *site.View, events func(site.Event), log *slog.Logger) (*Director, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -58,6 +59,9 @@ func (d *Director) Run(ctx context.Context) error {
 	}()
 	for _, address := range d.cfg.Listen {
 		l, err := d.cfg.ListenFunc("tcp", address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("listening for iSCSI logins on %s: %w; stop the other iSCSI target of this host, or set another address", address, err)
+		}
 		if err != nil {
 			return fmt.Errorf("listening for iSCSI logins on %s: %w", address, err)
 		}

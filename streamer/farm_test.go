@@ -231,24 +231,36 @@ func (f *farm) serving(mac site.MAC) string {
 	return ""
 }
 
-// killEngine sends SIGKILL to the tgtd of a streamer.
-func (f *farm) killEngine(name string) {
+// enginePID is the process number of a streamer's tgtd.
+func (f *farm) enginePID(name string) int {
 	f.t.Helper()
-	killed := 0
+	var found []int
 	children, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", f.agents[name].PID()))
 	for _, path := range children {
 		b, _ := os.ReadFile(path)
 		for _, field := range strings.Fields(string(b)) {
 			if comm, _ := os.ReadFile("/proc/" + field + "/comm"); strings.TrimSpace(string(comm)) == "tgtd" {
 				pid, _ := strconv.Atoi(field)
-				syscall.Kill(pid, syscall.SIGKILL)
-				killed++
+				found = append(found, pid)
 			}
 		}
 	}
-	if killed != 1 {
-		f.t.Fatalf("killed %d tgtd of %s", killed, name)
+	if len(found) != 1 {
+		f.t.Fatalf("%s has %d tgtd", name, len(found))
 	}
+	return found[0]
+}
+
+// killEngine sends SIGKILL to the tgtd of a streamer.
+func (f *farm) killEngine(name string) {
+	f.t.Helper()
+	syscall.Kill(f.enginePID(name), syscall.SIGKILL)
+}
+
+// gone waits until a process is no more.
+func gone(t *testing.T, pid int) {
+	t.Helper()
+	eventuallyLong(t, "the end of tgtd", func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
 }
 
 // reader reads random blocks until its context ends, logs in again whenever it must, and remembers its longest stall.

@@ -71,7 +71,11 @@ func TestLabStreamerKilled(t *testing.T) {
 		back bool
 	}{
 		{"the target program", func(f *farm, name string) { f.killEngine(name) }, true},
-		{"the agent", func(f *farm, name string) { f.agents[name].Kill() }, false},
+		{"the agent", func(f *farm, name string) {
+			engine := f.enginePID(name)
+			f.agents[name].Kill()
+			gone(f.t, engine)
+		}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFarm(t, false, false)
@@ -156,10 +160,11 @@ func TestLabDrain(t *testing.T) {
 		}
 		eventuallyLong(t, "it is active again", func() bool { return f.view.Load().Streamers[name].State == site.Active })
 		name = f.serving(t1)
-		start := time.Now()
+		start, engine := time.Now(), f.enginePID(name)
 		if err := f.agents[name].Stop(8 * time.Second); err != nil {
 			t.Errorf("stopping the agent: %v", err)
 		}
+		gone(t, engine)
 		t.Logf("the agent stopped in %v", time.Since(start))
 		if _, ok := f.announced(name); ok {
 			t.Error("it is still announced")

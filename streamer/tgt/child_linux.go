@@ -93,14 +93,11 @@ func (e *Engine) drain(c *child, r io.ReadCloser) {
 	io.Copy(io.Discard, r) // after a line too long to read
 }
 
-// lastWords returns what tgtd said before it failed, or nil.
-func (c *child) lastWords() error {
+// lastWords returns what tgtd said last, in one line.
+func (c *child) lastWords() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.last) == 0 {
-		return nil
-	}
-	return errors.New("tgtd said: " + strings.Join(c.last, "; "))
+	return strings.Join(c.last, "; ")
 }
 
 // commandTimeout bounds one tgtadm; it takes about 2 ms.

@@ -106,7 +106,7 @@ func (e *Engine) Start(ctx context.Context, exports []streamer.Export) (<-chan e
 	if err := e.configure(ctx, child, exports); err != nil {
 		cancel()
 		<-child.done
-		return nil, errors.Join(err, child.lastWords())
+		return nil, fmt.Errorf("%w; tgtd said: %q", err, child.lastWords())
 	}
 	done := make(chan error, 1)
 	go func() {
@@ -225,10 +225,8 @@ func (e *Engine) Export(ctx context.Context, exports []streamer.Export) error {
 // settings are what initiators negotiate with. Everything else is tgt's default.
 var settings = []struct{ name, value string }{
 	{"DefaultTime2Wait", "0"},              // an initiator that lost its streamer need not wait before it logs in again
-	{"DefaultTime2Retain", "0"},            // nobody can take a lost session up again: its streamer is another one
 	{"MaxXmitDataSegmentLength", "262144"}, // big reads in few PDUs
-	{"MaxRecvDataSegmentLength", "262144"},
-	{"nop_interval", "0"}, // iPXE closes the session when it is pinged; the director's keepalive does this work
+	{"nop_interval", "0"},                  // no pings: not every firmware answers them; the director's keepalive does this work
 }
 
 // add makes one target. Nobody can log in before its last step.
