@@ -1,0 +1,106 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The test binary plays the worker: it does what this variable says.
+const workerEnv = "EVERBOOT_TEST_WORKER"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(workerEnv) {
+	case "":
+		os.Exit(m.Run())
+	case "refuse":
+		os.Exit(1)
+	case "serve":
+		ready := os.NewFile(3, "ready")
+		_, _ = ready.Write([]byte{1})
+		if path := os.Getenv("EVERBOOT_TEST_PIDS"); path != "" {
+			f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+			if err != nil {
+				os.Exit(3)
+			}
+			_, _ = f.WriteString(strconv.Itoa(os.Getpid()) + "\n")
+			_ = f.Close()
+		}
+		select {} // until SIGTERM
+	}
+}
+
+func guard(t *testing.T, role string) (g *Guard, released chan struct{}) {
+	t.Helper()
+	t.Setenv(workerEnv, role)
+	released = make(chan struct{}, 16)
+	return &Guard{Worker: []string{os.Args[0]}, Log: quiet, Release: func() error { released <- struct{}{}; return nil }}, released
+}
+
+func TestGuardGivesUpOnAWorkerThatNeverServed(t *testing.T) {
+	g, released := guard(t, "refuse")
+	var exit ExitError
+	if err := g.Run(t.Context()); !errors.As(err, &exit) || exit.Code != 1 {
+		t.Errorf("Run = %v, want the worker's exit code 1", err)
+	}
+	if len(released) != 1 {
+		t.Errorf("released %d times, want 1", len(released))
+	}
+}
+
+func TestGuardReleasesAndStartsAgainWhenItsWorkerIsKilled(t *testing.T) {
+	pids := t.TempDir() + "/pids"
+	t.Setenv("EVERBOOT_TEST_PIDS", pids)
+	g, released := guard(t, "serve")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+
+	first := workers(t, pids, 1)[0]
+	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-released
+	second := workers(t, pids, 2)[1]
+	if second == first {
+		t.Error("no other worker was started")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run = %v after a stop", err)
+	}
+	<-released
+	if err := syscall.Kill(second, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("the worker outlives its guard: %v", err)
+	}
+}
+
+// workers waits until n workers have said who they are.
+func workers(t *testing.T, path string, n int) []int {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for time.Now().Before(deadline) {
+		text, _ := os.ReadFile(path)
+		fields := strings.Fields(string(text))
+		if len(fields) < n {
+			time.Sleep(10 * time.Millisecond) // another process: there is nothing to wait on
+			continue
+		}
+		var pids []int
+		for _, f := range fields {
+			pid, err := strconv.Atoi(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, pid)
+		}
+		return pids
+	}
+	t.Fatalf("there never were %d workers", n)
+	return nil
+}

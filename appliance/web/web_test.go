@@ -1,0 +1,156 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+
+	"everboot/site"
+)
+
+type fakeBackend struct{ put map[string]string }
+
+func (f *fakeBackend) Status() Status {
+	v := site.Empty("berlin", "embedded")
+	v.Streamers["s1"] = site.Streamer{Name: "s1", Check: site.Check{Reason: "<script>alert(1)</script>"}}
+	return Status{Node: "a", View: v}
+}
+
+func (f *fakeBackend) Explain(who string) (Explanation, error) {
+	if who == "" {
+		return Explanation{}, errors.New("nobody was named")
+	}
+	return Explanation{Device: who}, nil
+}
+
+func (f *fakeBackend) Put(_ context.Context, kind site.Kind, key string, value []byte) error {
+	f.put[string(kind)+"/"+key] = string(value)
+	return nil
+}
+
+func (f *fakeBackend) Delete(_ context.Context, kind site.Kind, key string) error {
+	delete(f.put, string(kind)+"/"+key)
+	return nil
+}
+
+func serve(t *testing.T, token string) (url string, backend *fakeBackend) {
+	t.Helper()
+	backend = &fakeBackend{put: map[string]string{}}
+	announce := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	s, err := NewServer(Config{Listen: "127.0.0.1:0", Token: token, Announce: announce, Metrics: announce}, backend, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	<-s.Ready()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return "http://" + s.Addr().String(), backend
+}
+
+func TestEverythingButHealthzNeedsTheToken(t *testing.T) {
+	const token = "0123456789abcdef"
+	url, _ := serve(t, token)
+	tests := []struct {
+		method, path string
+		open         bool
+		code         int // with the token
+	}{
+		{"GET", "/healthz", true, 200},
+		{"GET", "/", false, 200},
+		{"GET", "/metrics", false, 418},
+		{"GET", "/api/v1/status", false, 200},
+		{"GET", "/api/v1/explain?who=t1", false, 200},
+		{"GET", "/api/v1/explain", false, 400},
+		{"PUT", "/api/v1/devices/52:54:00:00:00:01", false, 204},
+		{"DELETE", "/api/v1/devices/52:54:00:00:00:01", false, 204},
+		{"POST", "/api/v1/streamers", false, 418},
+		{"DELETE", "/api/v1/streamers/s1", false, 418},
+		{"GET", "/nonsense", false, 404},
+		{"POST", "/api/v1/status", false, 405},
+	}
+	for _, tt := range tests {
+		for header, want := range map[string]int{"": 401, "Bearer wrong": 401, "Bearer " + token: tt.code} {
+			if tt.open {
+				want = tt.code
+			}
+			r, err := http.NewRequest(tt.method, url+tt.path, strings.NewReader("{}"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if header != "" {
+				r.Header.Set("Authorization", header)
+			}
+			response, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response.Body.Close()
+			if response.StatusCode != want {
+				t.Errorf("%s %s with %q: %d, want %d", tt.method, tt.path, header, response.StatusCode, want)
+			}
+		}
+	}
+}
+
+func TestOtherSitesPagesCannotWrite(t *testing.T) {
+	url, backend := serve(t, "")
+	r, err := http.NewRequest("PUT", url+"/api/v1/devices/x", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Sec-Fetch-Site", "cross-site")
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusForbidden || len(backend.put) != 0 {
+		t.Errorf("%d, stored %v", response.StatusCode, backend.put)
+	}
+}
+
+func TestClientSaysWhatTheApplianceSaid(t *testing.T) {
+	url, backend := serve(t, "")
+	c := Client{URL: url}
+	if err := c.Put(t.Context(), site.KindDevice, "52:54:00:00:00:01", site.Device{Name: "t1"}); err != nil || backend.put["devices/52:54:00:00:00:01"] == "" {
+		t.Errorf("Put: %v, stored %v", err, backend.put)
+	}
+	if e, err := c.Explain(t.Context(), "t 1"); err != nil || e.Device != "t 1" {
+		t.Errorf("Explain: %+v, %v", e, err)
+	}
+	if _, err := c.Explain(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "nobody was named") {
+		t.Errorf("the appliance's own words are lost: %v", err)
+	}
+	nobody := Client{URL: "http://127.0.0.1:1"}
+	if _, err := nobody.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "is it running there?") {
+		t.Errorf("nobody there: %v", err)
+	}
+}
+
+func TestPageEscapesWhatOthersSay(t *testing.T) {
+	url, _ := serve(t, "")
+	response, err := http.Get(url + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	page, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(page)
+	if strings.Contains(text, "<script>") || !strings.Contains(text, "&lt;script&gt;") {
+		t.Error("a streamer's words are HTML in the page")
+	}
+}
