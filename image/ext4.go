@@ -30,7 +30,7 @@ func trim(path string) (int64, error) {
 
 // makeExt4 makes a file system of that size out of a folder. It has no journal: it is only ever mounted read-only.
 func makeExt4(ctx context.Context, path, folder string, size int64) error {
-	return tool(ctx, "mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-L", rootLabel,
+	return tool(ctx, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-O", "^has_journal,^resize_inode", "-m", "0", "-L", rootLabel,
 		"-E", "root_owner=0:0", "-d", folder, path, fmt.Sprintf("%dk", size/1024))
 }
 
