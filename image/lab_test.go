@@ -45,15 +45,22 @@ func vdisks(ctx context.Context) (full, minimal string, err error) {
 	return full, minimal, err
 }
 
-func TestLabInitramfsHasWhatItMust(t *testing.T) {
+// wantVDisks skips the test where no lab is asked for, and returns the folders of the vDisks elsewhere.
+func wantVDisks(t *testing.T) (full, minimal string) {
+	t.Helper()
 	if !lab.Wanted() {
-		t.Skip("needs a vDisk: set EVERBOOT_LAB=1")
+		t.Skip("lab tests run with EVERBOOT_LAB=1 only: this one needs a vDisk, which takes minutes to make")
 	}
-	lab.Need(t, "zstd", "cpio")
-	full, _, err := vdisks(t.Context())
+	full, minimal, err := vdisks(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	return full, minimal
+}
+
+func TestLabInitramfsHasWhatItMust(t *testing.T) {
+	full, _ := wantVDisks(t)
+	lab.Need(t, "zstd", "cpio")
 	list, err := exec.Command("sh", "-c", `zstd -dcq "$1" | cpio --quiet -t`, "sh", filepath.Join(full, image.InitrdFile)).Output()
 	if err != nil {
 		t.Fatalf("listing the initramfs: %v", err)
@@ -244,10 +251,7 @@ const kernelScript = "#!ipxe\nset initiator-iqn iqn.2026-11.internal.everboot:de
 	"initrd http://" + serverAddress + "/" + image.InitrdFile + "\nboot\n"
 
 func TestLabTargetOutlivesItsStreamers(t *testing.T) {
-	_, minimal, err := vdisks(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, minimal := wantVDisks(t)
 	b := newBench(t, minimal, kernelScript)
 	streamers := [2]*lab.Process{b.stream(t, 0), b.stream(t, 1)}
 	last, worst := b.target(t, lab.BIOS)
@@ -282,10 +286,7 @@ func TestLabVDiskStartsByItself(t *testing.T) {
 	const script = "#!ipxe\nset initiator-iqn iqn.2026-11.internal.everboot:device:${net0/mac:hexhyp}\nsanboot --drive 0x80 " + diskURI + "\n"
 	for _, firmware := range []lab.Firmware{lab.BIOS, lab.UEFI} {
 		t.Run(string(firmware), func(t *testing.T) {
-			full, _, err := vdisks(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			full, _ := wantVDisks(t)
 			b := newBench(t, full, script)
 			b.stream(t, 0)
 			last, _ := b.target(t, firmware)

@@ -221,6 +221,16 @@ func ensure(ctx context.Context, output, stamp string, build func() error) error
 	if have, err := os.ReadFile(filepath.Join(output, stampFile)); err == nil && string(have) == stamp {
 		return nil
 	}
+	// What a killed build left: nobody else builds now.
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(output), temporaryPrefix(output)+"*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range left {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
 	return build()
 }
 
@@ -276,7 +286,7 @@ func produce(output, stamp string, build func(dir string) error) (err error) {
 	if err := checkOutput(output); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(filepath.Dir(output), "."+filepath.Base(output)+"-")
+	dir, err := os.MkdirTemp(filepath.Dir(output), temporaryPrefix(output))
 	if err != nil {
 		return err
 	}
@@ -297,6 +307,9 @@ func produce(output, stamp string, build func(dir string) error) (err error) {
 	defer os.RemoveAll(old)
 	return os.Rename(dir, output)
 }
+
+// temporaryPrefix begins the names of the folders in which output is built.
+func temporaryPrefix(output string) string { return "." + filepath.Base(output) + ".tmp-" }
 
 // checkOutput protects a folder that holds something else: it would be lost.
 func checkOutput(output string) error {

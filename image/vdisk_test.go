@@ -245,6 +245,10 @@ func TestEnsureBuildsOnceForAllWhoAsk(t *testing.T) {
 			return produce(output, stamp, func(string) error { built++; return nil })
 		})
 	}
+	killed := filepath.Join(filepath.Dir(output), temporaryPrefix(output)+"1")
+	if err := os.MkdirAll(killed, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	errs := make(chan error)
 	for range 4 {
 		go func() { errs <- ask("one") }()
@@ -256,6 +260,9 @@ func TestEnsureBuildsOnceForAllWhoAsk(t *testing.T) {
 	}
 	if built != 1 {
 		t.Errorf("built %d times", built)
+	}
+	if _, err := os.Stat(killed); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what a killed build left is still there: %v", err)
 	}
 	if err := ask("two"); err != nil || built != 2 {
 		t.Errorf("a new stamp: built %d times, %v", built, err)
