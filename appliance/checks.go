@@ -36,11 +36,15 @@ func streamerOfCheck(name string) (string, bool) { return strings.CutPrefix(name
 
 // openHealth makes the runner. Its set of checks follows the view's streamers.
 func (w *worker) openHealth() error {
-	ctx := context.Background() // the runner calls Report only while it runs, and the builder outlives it
+	ctx := context.Background()         // the runner calls Report only while it runs, and the builder outlives it
+	own := make(map[string]site.Health) // Report's, which one goroutine calls
 	w.health = health.New(health.Config{Report: func(name string, c site.Check) {
 		w.event(site.Event{What: "health", Detail: strings.TrimSpace(fmt.Sprintf("%s %s %s", name, c.Health, c.Reason))})
 		w.builder.probed(ctx, name, c)
-		w.weighPriority()
+		if w.vip != nil && (name == checkOwnTFTP || name == checkOwnHTTP) {
+			own[name] = c.Health
+			w.vip.SetPriority(priority(w.cfg.VIP.Priority, own))
+		}
 	}}, w.log.With("room", "health"))
 	w.builder.changed = append(w.builder.changed, w.setChecks)
 	w.setChecks(w.builder.View())
@@ -96,17 +100,13 @@ func httpCheck(name string, at netip.Addr, port uint16) health.Check {
 	return health.Check{Name: name, Interval: probeInterval, Probe: health.HTTP(url, isBootstrap, nil)}
 }
 
-// weighPriority makes the node's priority follow its own health: a node that cannot serve boot files gives the floating
+// priority makes a node's VRRP priority follow its own health: a node that cannot serve boot files gives the floating
 // address to one that can, and keeps it only if nobody else is there.
-func (w *worker) weighPriority() {
-	if w.vip == nil {
-		return
-	}
-	priority := w.cfg.VIP.Priority
-	for _, r := range w.health.Status() {
-		if (r.Name == checkOwnTFTP || r.Name == checkOwnHTTP) && r.Check.Health == site.Down {
-			priority = vip.SickPriority
+func priority(configured int, own map[string]site.Health) int {
+	for _, health := range own {
+		if health == site.Down {
+			return vip.SickPriority
 		}
 	}
-	w.vip.SetPriority(priority)
+	return configured
 }
