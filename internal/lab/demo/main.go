@@ -20,13 +20,16 @@ import (
 )
 
 const (
-	// maxStall is what a guest may see of a streamer's death.
-	maxStall = 200 * time.Millisecond
+	// maxStall is what a guest may see of its streamer's death for the demo to count as good. It is usually a tenth of that; the
+	// slack is for a computer that is busy with other things. The tests are stricter.
+	maxStall = time.Second
 	bootTime = 4 * time.Minute // of an emulated machine on two cores; it takes about one
 	watch    = 5 * time.Second
 )
 
-func main() {
+func main() { os.Exit(lab.Main(run)) }
+
+func run() int {
 	keep := flag.Bool("keep", false, "leave it running at the end, and say what to try")
 	firmware := flag.String("firmware", "bios", "firmware of the targets: bios or uefi")
 	flag.Parse()
@@ -34,9 +37,9 @@ func main() {
 	defer stop()
 	if err := play(ctx, *keep, lab.Firmware(*firmware)); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
-		stop()
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 // demo is one play.
