@@ -20,9 +20,10 @@ import (
 )
 
 const (
-	// maxStall is what a guest may see of its streamer's death for the demo to count as good. It is usually a tenth of that; the
-	// slack is for a computer that is busy with other things. The tests are stricter.
-	maxStall = time.Second
+	// maxStall is what a guest may see of its streamer's death for the demo to count as good. It is usually a twentieth of that. But
+	// iscsid looks once, 1 ms after its SYN, whether it is connected, and then a second later: an emulated machine on a busy
+	// computer sometimes misses the first look. The tests are stricter.
+	maxStall = 2 * time.Second
 	bootTime = 4 * time.Minute // of an emulated machine on two cores; it takes about one
 	watch    = 5 * time.Second
 )
