@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
 	"everboot/dhcp"
+	"everboot/internal/ports"
 	"everboot/site"
 	"everboot/tftp"
 	"everboot/vip"
@@ -105,10 +107,14 @@ func (c *Config) checkHost() []error {
 	return found
 }
 
+// checkListen tries whether a TCP address can be listened at.
 func checkListen(key, address string) error {
 	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s %s: %w; %s has the port: stop it, or change %s", key, address, err, ports.Owner("tcp", port(address)), key)
+	}
 	if err != nil {
-		return fmt.Errorf("%s %s: %w; change it, or stop the program that has it", key, address, err)
+		return fmt.Errorf("%s %s: %w", key, address, err)
 	}
 	return l.Close()
 }

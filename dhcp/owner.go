@@ -1,12 +1,13 @@
 package dhcp
 
 import (
-	"hash/fnv"
 	"net/netip"
+
+	"everboot/site"
 )
 
 // owns reports whether the first of the appliances is the owner of a pool address: the one with the highest weight for it
-// (highest random weight hashing, Thaler and Ravishankar 1998). Every appliance has the same list in another order, so each
+// (site.Rendezvous). Every appliance has the same list in another order, so each
 // address has exactly one owner, and when an appliance is added or removed only its own part moves.
 func owns(addr, self netip.Addr, peers []netip.Addr) bool {
 	own := weight(addr, self)
@@ -20,13 +21,5 @@ func owns(addr, self netip.Addr, peers []netip.Addr) bool {
 }
 
 func weight(addr, appliance netip.Addr) uint64 {
-	h := fnv.New64a()
-	a, b := addr.As4(), appliance.As4()
-	h.Write(a[:])
-	h.Write(b[:])
-	// FNV's high bits move little with the last bytes; a finalizer (splitmix64) spreads them.
-	x := h.Sum64()
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
+	return site.Rendezvous(addr.AsSlice(), appliance.AsSlice())
 }

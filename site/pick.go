@@ -1,7 +1,6 @@
 package site
 
 import (
-	"hash/fnv"
 	"slices"
 )
 
@@ -161,7 +160,7 @@ func lessBusy(a, b Streamer, l Login) bool {
 	if la != lb {
 		return la < lb
 	}
-	return rendezvous(l.MAC, a.Name) > rendezvous(l.MAC, b.Name)
+	return Rendezvous(l.MAC[:], []byte(a.Name)) > Rendezvous(l.MAC[:], []byte(b.Name))
 }
 
 // load is the count of sessions per power.
@@ -171,16 +170,4 @@ func (s Streamer) load(extra map[string]int) float64 {
 		power = 1
 	}
 	return float64(s.Sessions+extra[s.Name]) / power
-}
-
-// rendezvous is the weight of a streamer for a device (highest random weight hashing, Thaler and Ravishankar 1998).
-func rendezvous(m MAC, streamer string) uint64 {
-	h := fnv.New64a()
-	h.Write(m[:])
-	h.Write([]byte(streamer))
-	// FNV's high bits move little with the last bytes; a finalizer (splitmix64) spreads them.
-	x := h.Sum64()
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }

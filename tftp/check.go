@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"everboot/internal/ports"
 	"everboot/site"
 )
 
@@ -77,7 +78,7 @@ func CheckFiles(cfg FilesConfig) []error {
 func portHint(network string, port int, err error) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return "; " + portOwner(network, port)
+		return "; " + ports.Owner(network, uint16(port)) + " has the port: stop it, or listen elsewhere"
 	case errors.Is(err, syscall.EACCES):
 		return "; run as root or with the capability CAP_NET_BIND_SERVICE"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"everboot/appliance"
 	"everboot/appliance/web"
 	"everboot/site"
+	"everboot/streamer"
 )
 
 // apiFlags say which appliance to ask.
@@ -42,17 +44,23 @@ func (f *apiFlags) client() (web.Client, error) {
 	return c, err
 }
 
+// site returns the client for the flags, and the site as the appliance sees it.
+func (f *apiFlags) site(ctx context.Context) (web.Client, web.Status, error) {
+	client, err := f.client()
+	if err != nil {
+		return client, web.Status{}, err
+	}
+	s, err := client.Status(ctx)
+	return client, s, err
+}
+
 func statusCommand(api *apiFlags) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "status", Short: "Show the site at a glance", Args: noArgs,
 		Example: "  everboot status\n  everboot --api http://198.18.0.2:8667 status --json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := api.client()
-			if err != nil {
-				return err
-			}
-			s, err := client.Status(c.Context())
+			_, s, err := api.site(c.Context())
 			if err != nil {
 				return err
 			}
@@ -103,11 +111,7 @@ func stateCommand(api *apiFlags, verb, short string, state site.StreamerState) *
 	return &cobra.Command{
 		Use: verb + " NAME", Short: short, Args: exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			client, err := api.client()
-			if err != nil {
-				return err
-			}
-			s, err := client.Status(c.Context())
+			client, s, err := api.site(c.Context())
 			if err != nil {
 				return err
 			}
@@ -118,6 +122,11 @@ func stateCommand(api *apiFlags, verb, short string, state site.StreamerState) *
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s: %s\n", args[0], state)
+			if state == site.Draining {
+				for _, r := range streamer.Strands(s.View, args[0]) {
+					fmt.Fprintf(c.ErrOrStderr(), "everboot: nobody else can serve %s version %d now: its targets stay on %s\n", r.VDisk, r.Version, args[0])
+				}
+			}
 			return nil
 		},
 	}

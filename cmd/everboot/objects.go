@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"everboot/appliance/web"
 	"everboot/site"
 )
 
@@ -29,6 +31,19 @@ type object struct {
 	raw func(v *site.View) any
 }
 
+// find returns the client, the site, and the registry's key of what a person typed.
+func (o object) find(ctx context.Context, api *apiFlags, typed string) (web.Client, web.Status, string, error) {
+	client, s, err := api.site(ctx)
+	if err != nil {
+		return client, s, "", err
+	}
+	key, err := o.key(s.View, typed)
+	if err != nil {
+		return client, s, "", usageError{err}
+	}
+	return client, s, key, nil
+}
+
 func objectCommand(api *apiFlags, o object) *cobra.Command {
 	c := &cobra.Command{Use: o.noun, Short: fmt.Sprintf("List, set and remove the site's %ss", o.noun), Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
@@ -39,11 +54,7 @@ func objectCommand(api *apiFlags, o object) *cobra.Command {
 func listCommand(api *apiFlags, o object) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{Use: "list", Short: "List them", Args: noArgs, RunE: func(c *cobra.Command, _ []string) error {
-		client, err := api.client()
-		if err != nil {
-			return err
-		}
-		s, err := client.Status(c.Context())
+		_, s, err := api.site(c.Context())
 		if err != nil {
 			return err
 		}
@@ -73,17 +84,9 @@ func setCommand(api *apiFlags, o object) *cobra.Command {
 		c.Flags().String(f.name, "", f.usage)
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
-		client, err := api.client()
+		client, s, key, err := o.find(c.Context(), api, args[0])
 		if err != nil {
 			return err
-		}
-		s, err := client.Status(c.Context())
-		if err != nil {
-			return err
-		}
-		key, err := o.key(s.View, args[0])
-		if err != nil {
-			return usageError{err}
 		}
 		given := map[string]string{}
 		for _, f := range o.fields {
@@ -102,17 +105,9 @@ func setCommand(api *apiFlags, o object) *cobra.Command {
 
 func removeCommand(api *apiFlags, o object) *cobra.Command {
 	return &cobra.Command{Use: "remove " + o.keyUse, Short: "Remove one", Args: exactArgs(1), RunE: func(c *cobra.Command, args []string) error {
-		client, err := api.client()
+		client, _, key, err := o.find(c.Context(), api, args[0])
 		if err != nil {
 			return err
-		}
-		s, err := client.Status(c.Context())
-		if err != nil {
-			return err
-		}
-		key, err := o.key(s.View, args[0])
-		if err != nil {
-			return usageError{err}
 		}
 		return client.Delete(c.Context(), o.kind, key)
 	}}
