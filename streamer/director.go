@@ -24,7 +24,7 @@ type Director struct {
 	ready   chan struct{}
 	changed chan struct{} // a new view: look for sessions that must move
 	reading chan struct{} // a slot for each login that is being read
-	waiting sync.Map      // net.Conn of held logins; a new view wakes them
+	waiting sleepers
 	pool    pool
 	table   *table
 	counts  counts
@@ -141,10 +141,7 @@ func (d *Director) Update(v *site.View) {
 			s.end(endDown, true)
 		}
 	}
-	d.waiting.Range(func(conn, _ any) bool {
-		conn.(net.Conn).SetReadDeadline(time.Unix(1, 0))
-		return true
-	})
+	d.waiting.wake()
 	select {
 	case d.changed <- struct{}{}:
 	default:

@@ -1,6 +1,7 @@
 package streamer_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -137,6 +138,35 @@ func TestLoginHeldUntilStreamerComes(t *testing.T) {
 	f.add("s1")
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestNewViewLeavesALoginAloneThatAStreamerIsAnswering: the wake-up of held logins must not outlive the hold. It was left on the
+// connection as an expired deadline, and the session ended at its first read.
+func TestNewViewLeavesALoginAloneThatAStreamerIsAnswering(t *testing.T) {
+	dialling, proceed := make(chan struct{}), make(chan struct{})
+	f := newFleet(t, streamer.DirectorConfig{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialling <- struct{}{}
+		<-proceed
+		return (&net.Dialer{}).DialContext(context.WithoutCancel(ctx), network, address)
+	}})
+	type answer struct {
+		session *iscsi.Session
+		err     error
+	}
+	done := make(chan answer, 1)
+	go func() { s, err := f.login(t1); done <- answer{s, err} }()
+	eventually(t, "the login is held", func() bool { return f.director.Stats().Holding == 1 })
+	f.add("s1")
+	<-dialling
+	f.change(func(*site.View) {}) // whatever changed in the site
+	close(proceed)
+	a := <-done
+	if a.err != nil {
+		t.Fatal(a.err)
+	}
+	if _, err := a.session.ReadBlocks(t.Context(), 0, 1); err != nil {
+		t.Errorf("the session does not read: %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"everboot/internal/iscsi"
@@ -105,8 +106,8 @@ func (d *Director) find(ctx context.Context, c *caller) (*session, site.Reason, 
 				return nil, reason, nil
 			}
 			defer d.counts.holding.Add(-1)
-			d.waiting.Store(c.conn, nil)
-			defer d.waiting.Delete(c.conn)
+			d.waiting.add(c.conn)
+			defer d.waiting.remove(c.conn)
 			d.log.Info("iSCSI login held", "device", c.device.String(), "target", c.login.Target, "reason", string(reason))
 		}
 		if err := c.wait(min(retryPause, time.Until(deadline))); err != nil {
@@ -128,6 +129,38 @@ func waits(v *site.View, r site.Reason) bool {
 		return len(v.Devices) == 0 && !v.Registry.Reachable
 	}
 	return false
+}
+
+// sleepers are the connections of held logins. A new view wakes them: it makes their reads time out.
+type sleepers struct {
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+}
+
+func (s *sleepers) add(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conns == nil {
+		s.conns = make(map[net.Conn]struct{})
+	}
+	s.conns[conn] = struct{}{}
+}
+
+// remove takes a connection out for good: it also undoes a wake-up that came while its login was with a streamer already, which
+// would end the session at its first read.
+func (s *sleepers) remove(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, conn)
+	conn.SetReadDeadline(time.Time{})
+}
+
+func (s *sleepers) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn := range s.conns {
+		conn.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // wait sleeps until the time is over or a new view wakes it, and notices meanwhile that the initiator hung up.
