@@ -35,7 +35,7 @@ func (m *machine) result(now time.Time, err error, decisive bool) bool {
 
 func (m *machine) good(now time.Time) bool {
 	if m.check.Health == site.Up {
-		m.run = 0
+		m.run, m.fresh = 0, false
 		return false
 	}
 	m.run++

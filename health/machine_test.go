@@ -65,6 +65,28 @@ func TestMachine(t *testing.T) {
 	}
 }
 
+// TestInheritedHealth: a check that was started again has the health of before. Its first result counts at once; later ones as always.
+func TestInheritedHealth(t *testing.T) {
+	now := time.Unix(9, 0)
+	inherit := func() machine {
+		m := newMachine(2, 2)
+		m.check = site.Check{Health: site.Up}
+		return m
+	}
+	m := inherit()
+	if m.result(now, errors.New("broken"), false); m.check.Health != site.Down {
+		t.Errorf("a first failure: %+v", m.check)
+	}
+	m = inherit()
+	m.result(now, nil, false)
+	if m.result(now, errors.New("broken"), false); m.check.Health != site.Up {
+		t.Errorf("one failure after a success: %+v", m.check)
+	}
+	if m.result(now, errors.New("broken"), false); m.check.Health != site.Down {
+		t.Errorf("two failures after a success: %+v", m.check)
+	}
+}
+
 func TestReasonFollowsTheLastFailure(t *testing.T) {
 	m := newMachine(2, 2)
 	now := time.Unix(9, 0)
