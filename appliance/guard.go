@@ -35,22 +35,24 @@ type ExitError struct{ Code int }
 
 func (e ExitError) Error() string { return fmt.Sprintf("the worker ended with code %d", e.Code) }
 
-// Run returns nil after ctx ended and the worker is gone, or an ExitError if the worker could not start.
+// Run returns nil after ctx ended and the worker is gone, or an ExitError if the first worker could not start. A later one is tried again
+// and again: what keeps it from starting, such as an interface that is made anew, may pass.
 func (g *Guard) Run(ctx context.Context) error {
 	runtime.LockOSThread() // Pdeathsig is tied to the thread that forked: it must live as long as the guard
 	defer runtime.UnlockOSThread()
-	pause := restartMin
+	pause, served := restartMin, false
 	for {
 		started := time.Now()
 		ready, err := g.once(ctx)
+		served = served || ready
 		if ctx.Err() != nil {
 			return nil
 		}
 		var exit *exec.ExitError
-		if !ready && (err == nil || errors.As(err, &exit) && exit.Exited()) {
+		if !served && (err == nil || errors.As(err, &exit) && exit.Exited()) {
 			return ExitError{Code: max(1, exitCode(err))}
 		}
-		if !ready && exit == nil {
+		if !served && exit == nil {
 			return err
 		}
 		if time.Since(started) > restartCalm {

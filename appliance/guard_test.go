@@ -21,18 +21,28 @@ func TestMain(m *testing.M) {
 	case "refuse":
 		os.Exit(1)
 	case "serve":
-		ready := os.NewFile(3, "ready")
-		_, _ = ready.Write([]byte{1})
-		if path := os.Getenv("EVERBOOT_TEST_PIDS"); path != "" {
-			f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-			if err != nil {
-				os.Exit(3)
-			}
-			_, _ = f.WriteString(strconv.Itoa(os.Getpid()) + "\n")
-			_ = f.Close()
+		_, _ = os.NewFile(3, "ready").Write([]byte{1})
+		sayPID()
+		select {} // until SIGTERM
+	case "refuse-second":
+		if text, _ := os.ReadFile(os.Getenv("EVERBOOT_TEST_PIDS")); strings.Count(string(text), "\n") == 1 {
+			sayPID()
+			os.Exit(2)
 		}
+		_, _ = os.NewFile(3, "ready").Write([]byte{1})
+		sayPID()
 		select {} // until SIGTERM
 	}
+}
+
+// sayPID tells the test who the worker is.
+func sayPID() {
+	f, err := os.OpenFile(os.Getenv("EVERBOOT_TEST_PIDS"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		os.Exit(3)
+	}
+	_, _ = f.WriteString(strconv.Itoa(os.Getpid()) + "\n")
+	_ = f.Close()
 }
 
 func guard(t *testing.T, role string) (g *Guard, released chan struct{}) {
@@ -77,6 +87,30 @@ func TestGuardReleasesAndStartsAgainWhenItsWorkerIsKilled(t *testing.T) {
 	<-released
 	if err := syscall.Kill(second, 0); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("the worker outlives its guard: %v", err)
+	}
+}
+
+// TestGuardTriesOnOnceItsWorkerHasServed: a worker that died and cannot start again at once, because its interface is gone for a moment or
+// somebody edits its configuration, must not end the appliance for good.
+func TestGuardTriesOnOnceItsWorkerHasServed(t *testing.T) {
+	pids := t.TempDir() + "/pids"
+	t.Setenv("EVERBOOT_TEST_PIDS", pids)
+	g, released := guard(t, "refuse-second")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+
+	first := workers(t, pids, 1)[0]
+	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	workers(t, pids, 3)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run = %v after a stop", err)
+	}
+	if len(released) != 3 {
+		t.Errorf("released %d times, want once for each worker", len(released))
 	}
 }
 
