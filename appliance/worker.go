@@ -220,7 +220,7 @@ func (w *worker) run(ctx context.Context) error {
 
 // tasks returns everything but the floating address.
 func (w *worker) tasks() []task {
-	list := []task{w.health, w.api}
+	list := []task{w.api}
 	if w.tftp != nil {
 		list = append(list, w.tftp)
 	}
@@ -233,7 +233,26 @@ func (w *worker) tasks() []task {
 	if w.director != nil {
 		list = append(list, w.director)
 	}
-	return list
+	return append(list, late{task: w.health, after: list})
+}
+
+// late is a task that starts when others serve. The first result of a probe counts at once: a probe that came before what it asks would
+// call a node sick that only starts.
+type late struct {
+	task
+	after []task
+}
+
+// Run implements task.
+func (l late) Run(ctx context.Context) error {
+	for _, t := range l.after {
+		select {
+		case <-t.Ready():
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return l.task.Run(ctx)
 }
 
 // runVIP waits until everything else serves, says that the worker is ready, and then takes part in the election until ctx ends or
