@@ -66,7 +66,9 @@ func (c Client) do(ctx context.Context, method, path string, body []byte, into a
 	if c.Token != "" {
 		r.Header.Set("Authorization", "Bearer "+c.Token)
 	}
-	response, err := http.DefaultClient.Do(r)
+	// No proxy of the environment: an appliance is in the same site, and the token is for it only.
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(r)
 	if err != nil {
 		return fmt.Errorf("asking the appliance at %s: %w; is it running there? name another with --api", c.URL, errors.Unwrap(err))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -27,8 +28,8 @@ func (f *apiFlags) client() (web.Client, error) {
 	var token appliance.Secret
 	if local, err := appliance.Load(defaultApplianceConfig); err == nil {
 		token = local.API.Token
-		if _, port, err := net.SplitHostPort(local.API.Listen); err == nil && c.URL == "" {
-			c.URL = "http://" + net.JoinHostPort("127.0.0.1", port)
+		if c.URL == "" {
+			c.URL = localURL(local.API.Listen)
 		}
 	}
 	if c.URL == "" {
@@ -42,6 +43,18 @@ func (f *apiFlags) client() (web.Client, error) {
 	var err error
 	c.Token, err = token.Read()
 	return c, err
+}
+
+// localURL returns the URL of an API of this node: by way of the loopback, unless it listens at one address alone.
+func localURL(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return ""
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
 }
 
 // site returns the client for the flags, and the site as the appliance sees it.
