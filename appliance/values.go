@@ -1,7 +1,9 @@
 package appliance
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"strings"
@@ -72,8 +74,11 @@ func (s Secret) Read() (string, error) {
 		return "", nil
 	}
 	text, err := os.ReadFile(s.path)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("reading a secret: %w; make it with: head -c 32 /dev/urandom | base64 > %s", err, s.path)
+	case err != nil: // nobody shall be led to make a secret anew that others have
+		return "", fmt.Errorf("reading a secret: %w; run this as its owner", err)
 	}
 	secret := strings.TrimSpace(string(text))
 	if len(secret) < 16 {
