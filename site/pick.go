@@ -109,7 +109,7 @@ type Login struct {
 // equal streamers share targets evenly and a target finds the same one again.
 func Pick(v *View, l Login) (Streamer, Reason) {
 	best, reason := Streamer{}, NoReplica
-	for _, s := range v.SortedStreamers() {
+	for _, s := range v.Streamers { // in any order: no two weigh the same
 		r := eligible(v, s, l)
 		switch {
 		case r != Picked:

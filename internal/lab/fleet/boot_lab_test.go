@@ -22,10 +22,16 @@ func TestBootBIOSEmbedded(t *testing.T) {
 	must(t, err)
 	killStreamer(t, f, target, owner)
 
-	stall := watch(t, target, "appliance "+owner, func() { f.Host[owner].Die() })
-	t.Logf("appliance killed: longest stall %s", stall.Longest)
+	stall := watch(t, target, "the worker of appliance "+owner, func() { must(t, f.KillWorker(owner)) })
+	t.Logf("the worker of appliance %s killed: longest stall %s", owner, stall.Longest)
+	must(t, f.AwaitStreamers(owner, 1, nodeTime))
+	owner, err = f.Owner()
+	must(t, err)
+	stall = watch(t, target, "appliance "+owner, func() { f.Host[owner].KillAll() })
+	t.Logf("guard and worker of appliance %s killed at once: longest stall %s", owner, stall.Longest)
 	boot(t, f, 2, lab.BIOS)
-	watch(t, target, "nothing", func() {})
+	stall = watch(t, target, "nothing", func() {})
+	t.Logf("with two machines at work: longest stall %s", stall.Longest)
 }
 
 // TestBootUEFIEmbedded boots over OVMF, and kills the streamer.
