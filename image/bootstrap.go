@@ -43,6 +43,10 @@ func bootstrap(ctx context.Context, c VDiskConfig, dir string) error {
 	if err != nil {
 		return err
 	}
+	// apt's own user passes through it.
+	if err := os.Chmod(dir, 0o711); err != nil {
+		return err
+	}
 	before, after := filepath.Join(dir, piecesTar), filepath.Join(dir, filesTar)
 	if err := writeTar(before, initramfsFiles()); err != nil {
 		return err
@@ -61,7 +65,7 @@ func bootstrap(ctx context.Context, c VDiskConfig, dir string) error {
 	if err != nil {
 		return err
 	}
-	return runMmdebstrap(ctx, c, mmdebstrapArgs(c, dir, string(finish), sources))
+	return runMmdebstrap(ctx, c, dir, mmdebstrapArgs(c, dir, string(finish), sources))
 }
 
 // mmdebstrapArgs returns the command line. The sources follow the target, one an argument.
@@ -94,12 +98,14 @@ func mmdebstrapArgs(c VDiskConfig, dir, finish, sources string) []string {
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // runMmdebstrap runs it in a mount namespace of its own, so that whatever happens to it no mount of its root is left.
-func runMmdebstrap(ctx context.Context, c VDiskConfig, args []string) error {
+func runMmdebstrap(ctx context.Context, c VDiskConfig, dir string, args []string) error {
 	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
+		// Where its root can be removed with all the rest. Without root it belongs to other users, and only it can do that.
+		cmd.Env = append(cmd.Env, "TMPDIR="+dir)
 	}
 	// It removes what it made when it is asked to end; its children get the signal too.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
