@@ -109,7 +109,7 @@ func newWorker(cfg *Config, opts WorkerOptions) (*worker, error) {
 // observed is what the node knows of itself before any probe.
 func (w *worker) observed() site.Observed {
 	seen := site.Observed{
-		Boot:       site.BootService{Address: site.BootAddress(w.cfg.VIP.Addresses, w.own)},
+		Boot:       site.BootService{Address: site.BootAddress(w.cfg.VIP.Addresses, w.own), HTTPPort: port(w.cfg.HTTP.Listen)},
 		Appliances: []site.Appliance{{Name: w.cfg.Node, Address: w.own}},
 	}
 	for _, peer := range w.cfg.Peers.Addresses {

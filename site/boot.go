@@ -100,7 +100,11 @@ func bootFile(v *View, q BootRequest) (string, Reason) {
 	case q.Client == ClientPXE && (q.Arch == ArchX64 || q.Arch == ArchX64Alt):
 		return FileX64, Offered
 	case q.Client == ClientHTTP && q.Arch == ArchHTTPX64:
-		u := url.URL{Scheme: "http", Host: v.Boot.Address.String(), Path: "/" + FileX64}
+		host := v.Boot.Address.String()
+		if port := v.Boot.HTTPPort; port != 0 && port != 80 {
+			host = netip.AddrPortFrom(v.Boot.Address, port).String()
+		}
+		u := url.URL{Scheme: "http", Host: host, Path: "/" + FileX64}
 		return u.String(), Offered
 	}
 	return "", UnsupportedArch

@@ -165,6 +165,7 @@ func TestBoot(t *testing.T) {
 		{name: "TFTP down", client: ClientPXE, change: func(v *View) { v.Boot.TFTP.Health = Down }, reason: TFTPDown},
 		{name: "TFTP not probed yet", client: ClientPXE, change: func(v *View) { v.Boot.TFTP = Check{} }, reason: TFTPDown},
 		{name: "HTTP down", client: ClientPXE, change: func(v *View) { v.Boot.HTTP.Health = Down }, reason: HTTPDown},
+		{name: "HTTP boot at another port", client: ClientHTTP, arch: ArchHTTPX64, change: func(v *View) { v.Boot.HTTPPort = 8080 }, file: "http://198.18.0.10:8080/snponly.efi", reason: Offered},
 		{name: "HTTP boot needs no TFTP", client: ClientHTTP, arch: ArchHTTPX64, change: func(v *View) { v.Boot.TFTP.Health = Down }, file: "http://198.18.0.10/snponly.efi", reason: Offered},
 		{name: "no healthy streamer", client: ClientPXE, change: func(v *View) { v.Streamers = map[string]Streamer{} }, reason: NoReplica},
 		{name: "no boot address", client: ClientPXE, change: func(v *View) { v.Boot.Address = netip.Addr{} }, reason: NoBootAddress},

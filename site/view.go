@@ -121,9 +121,10 @@ type Registry struct {
 
 // BootService is the address that targets boot from, and what our probes say of its parts.
 type BootService struct {
-	Address netip.Addr `json:"address,omitzero"` // the first VIP, or the node's own address
-	TFTP    Check      `json:"tftp"`
-	HTTP    Check      `json:"http"`
+	Address  netip.Addr `json:"address,omitzero"`    // the first VIP, or the node's own address
+	HTTPPort uint16     `json:"http_port,omitempty"` // 0: 80
+	TFTP     Check      `json:"tftp"`
+	HTTP     Check      `json:"http"`
 }
 
 // View is everything that the data plane knows, as one immutable value.
