@@ -21,6 +21,8 @@ const (
 	DefaultListen = ":69"
 	// DefaultMaxTransfers bounds sockets and memory. A transfer costs about 10 KB and a socket.
 	DefaultMaxTransfers = 2000
+	// spareSlots are for probes: each appliance has two at a time.
+	spareSlots = 32
 	// maxBlock fits an Ethernet frame: 1500 − 20 (IP) − 8 (UDP) − 4 (TFTP). iPXE asks for 1432, EDK2 for 1468.
 	maxBlock = 1468
 	// retransmit after 1 s rather than pin/tftp's 5 s. EDK2 waits 4 s for a block, iPXE from 0.25 s on.
@@ -76,6 +78,7 @@ type Server struct {
 	log    *slog.Logger
 	ready  chan struct{}
 	slots  chan struct{} // one a transfer
+	spare  chan struct{} // the same for the probes of appliances: who is busy is not sick
 	stats  counters
 }
 
@@ -92,7 +95,7 @@ func NewServer(cfg Config, files *Files, events func(site.Event), log *slog.Logg
 	}
 	return &Server{
 		cfg: cfg, files: files, events: events, log: log,
-		ready: make(chan struct{}), slots: make(chan struct{}, cfg.MaxTransfers),
+		ready: make(chan struct{}), slots: make(chan struct{}, cfg.MaxTransfers), spare: make(chan struct{}, spareSlots),
 	}, nil
 }
 
@@ -149,9 +152,13 @@ func backoff(ctx context.Context) func(int) time.Duration {
 
 // serve is one transfer. Its error becomes the text of the ERROR packet, unless the transfer had begun.
 func (s *Server) serve(ctx context.Context, raw string, rf io.ReaderFrom) (err error) {
+	client, slots := clientOf(rf), s.slots
+	if s.probes(client) {
+		slots = s.spare
+	}
 	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
 	default:
 		s.stats.refused.Add(1)
 		return errors.New("too many transfers, try again")
@@ -167,7 +174,6 @@ func (s *Server) serve(ctx context.Context, raw string, rf io.ReaderFrom) (err e
 			err = errStopped
 		}
 	}()
-	client := clientOf(rf)
 	file, err := s.files.Open(raw)
 	if err != nil {
 		s.stats.notFound.Add(1)
@@ -201,7 +207,7 @@ func (s *Server) finished(client transferClient, file *File, n int64, err error)
 
 // tell sends an event about a target. Our own probes, this host's and the other appliances', are no steps of a boot.
 func (s *Server) tell(client transferClient, detail string) {
-	if client.remote == client.local || ours(s.files.view(), client.remote) {
+	if !client.remote.IsValid() || s.probes(client) {
 		return
 	}
 	e := site.Event{At: time.Now(), What: "tftp", Detail: detail + " to " + client.remote.String()}
@@ -209,6 +215,11 @@ func (s *Server) tell(client transferClient, detail string) {
 		e.MAC = s.cfg.Who(client.remote)
 	}
 	s.events(e)
+}
+
+// probes reports whether a client is this host or another appliance.
+func (s *Server) probes(client transferClient) bool {
+	return client.remote.IsValid() && (client.remote == client.local || ours(s.files.view(), client.remote))
 }
 
 // ours reports whether an address belongs to an appliance of the site.

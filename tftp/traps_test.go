@@ -283,11 +283,22 @@ func TestTooManyTransfers(t *testing.T) {
 	if err := tftp.ServeForTest(t.Context(), s, "undionly.kpxe", &readerFrom{}); err == nil || s.Stats().Refused != 1 {
 		t.Error(err, s.Stats())
 	}
+	// A probe is let in: a node that is busy would be taken for a sick one, give its address away, and all transfers with it.
+	if err := tftp.ServeForTest(t.Context(), s, "undionly.kpxe", &probe{}); err != nil {
+		t.Errorf("a probe of this host: %v", err)
+	}
 	close(rf.block)
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }
+
+// probe stands for a transfer to this host.
+type probe struct{ readerFrom }
+
+func (*probe) SetSize(int64)           {}
+func (*probe) RemoteAddr() net.UDPAddr { return net.UDPAddr{IP: net.IPv4(198, 18, 0, 2), Port: 2000} }
+func (*probe) LocalIP() net.IP         { return net.IPv4(198, 18, 0, 2) }
 
 // readerFrom stands for a transfer.
 type readerFrom struct {
