@@ -27,6 +27,7 @@ type builder struct {
 	inbox   chan func(*sources)
 	changed []func(*site.View) // called by the builder's goroutine after each change, in order; they must not block
 	dirty   chan struct{}      // holds one token while the current view is not on disk
+	ended   chan struct{}      // closed when Run has ended
 }
 
 // savePace is the least time between two saves: announced session counts change the view each second.
@@ -42,7 +43,7 @@ type sources struct {
 // newBuilder loads the view of last time, so that targets are served before the registry has said a word. A saved view that cannot be read is
 // put aside and named in the log: it must not keep an appliance from starting.
 func newBuilder(c *Config, seen site.Observed, log *slog.Logger, now func() time.Time) (*builder, error) {
-	b := &builder{path: filepath.Join(c.State, "view.json"), log: log, now: now, inbox: make(chan func(*sources), 64), dirty: make(chan struct{}, 1)}
+	b := &builder{path: filepath.Join(c.State, "view.json"), log: log, now: now, inbox: make(chan func(*sources), 64), dirty: make(chan struct{}, 1), ended: make(chan struct{})}
 	view := site.Empty(c.Site, c.Registry.Kind)
 	saved, err := loadView(b.path)
 	switch {
@@ -74,6 +75,7 @@ func (b *builder) View() *site.View { return b.current.Load() }
 
 // Run builds views until ctx ends.
 func (b *builder) Run(ctx context.Context, seen site.Observed) error {
+	defer close(b.ended)
 	src := &sources{registry: b.View().Registry, seen: seen}
 	if src.seen.Streamers == nil {
 		src.seen.Streamers = map[string]site.Check{}
@@ -98,11 +100,13 @@ func (b *builder) Run(ctx context.Context, seen site.Observed) error {
 	}
 }
 
-// tell hands a change to the builder. It is dropped only when ctx has ended.
+// tell hands a change to the builder. It is dropped only when ctx or the builder has ended: all rooms stop at the same time, and who still
+// has something to say must not wait for ever.
 func (b *builder) tell(ctx context.Context, change func(*sources)) {
 	select {
 	case b.inbox <- change:
 	case <-ctx.Done():
+	case <-b.ended:
 	}
 }
 
@@ -161,13 +165,19 @@ func same(a, b *site.View) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-// Save keeps the view on disk until ctx ends. It has a goroutine of its own, so that a slow disk delays no view.
+// Save keeps the view on disk until ctx and Run have ended. It has a goroutine of its own, so that a slow disk delays no view.
 func (b *builder) Save(ctx context.Context) error {
 	failing := false
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			<-b.ended
+			select {
+			case <-b.dirty: // what changed within the last pace
+				return saveView(b.path, b.View())
+			default:
+				return nil
+			}
 		case <-b.dirty:
 		}
 		err := saveView(b.path, b.View())

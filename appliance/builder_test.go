@@ -80,6 +80,33 @@ func TestViewSurvivesARestartWithoutTheRegistry(t *testing.T) {
 	})
 }
 
+// TestLastChangeIsSaved: a stop that follows on a change within the pace of saving must not lose it.
+func TestLastChangeIsSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := testConfig(t)
+		b, ctx, stop := running(t, c)
+		b.registryChanged(ctx, oneStreamer(), site.Registry{Kind: "consul", Reachable: true})
+		synctest.Wait()
+		b.registryChanged(ctx, site.Content{Devices: []site.Device{{MAC: site.MAC{2}}}}, site.Registry{Kind: "consul", Reachable: true})
+		synctest.Wait()
+		stop()
+		if saved, err := loadView(b.path); err != nil || len(saved.Devices) != 1 {
+			t.Errorf("saved: %+v, %v", saved, err)
+		}
+	})
+}
+
+// TestNobodyWaitsForABuilderThatHasEnded: rooms stop together with it and may have more to say than its inbox takes.
+func TestNobodyWaitsForABuilderThatHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _, stop := running(t, testConfig(t))
+		stop()
+		for range cap(b.inbox) + 1 { // synctest reports a deadlock
+			b.probed(context.Background(), checkBootHTTP, site.Check{Health: site.Down})
+		}
+	})
+}
+
 func TestViewEpochRisesOnlyWithAChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, ctx, stop := running(t, testConfig(t))

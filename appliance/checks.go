@@ -36,7 +36,7 @@ func streamerOfCheck(name string) (string, bool) { return strings.CutPrefix(name
 
 // openHealth makes the runner. Its set of checks follows the view's streamers.
 func (w *worker) openHealth() error {
-	ctx := context.Background()         // the runner calls Report only while it runs, and the builder outlives it
+	ctx := context.Background()         // the builder lets nobody wait that it has left behind
 	own := make(map[string]site.Health) // Report's, which one goroutine calls
 	w.health = health.New(health.Config{Report: func(name string, c site.Check) {
 		w.event(site.Event{What: "health", Detail: strings.TrimSpace(fmt.Sprintf("%s %s %s", name, c.Health, c.Reason))})
