@@ -157,8 +157,8 @@ func (w *worker) macAt(addr netip.Addr) site.MAC {
 	if d, ok := w.builder.View().DeviceAt(addr); ok {
 		return d.MAC
 	}
-	for _, l := range w.leases() {
-		if l.Address == addr {
+	if w.dhcp != nil {
+		if l, ok := w.dhcp.LeaseAt(addr); ok && l.Live() {
 			return l.MAC
 		}
 	}

@@ -282,6 +282,13 @@ func (s *Server) Leases() []leases.Lease {
 	return s.state.Leases(time.Now())
 }
 
+// LeaseAt returns what is known of an address. It costs little however many leases there are: TFTP and HTTP ask for each request.
+func (s *Server) LeaseAt(a netip.Addr) (leases.Lease, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.table.At(time.Now(), a)
+}
+
 // LastDecision returns what became of a machine's last message.
 func (s *Server) LastDecision(mac site.MAC) (Decision, bool) {
 	s.mu.Lock()

@@ -202,6 +202,32 @@ func TestLeasesExpireAndAreSeen(t *testing.T) {
 	})
 }
 
+// TestWhoHasAnAddressIsCheapToAsk: TFTP and HTTP ask for every request that comes, also for a flood of bad ones. A copy of ten thousand leases
+// for each held up DHCP.
+func TestWhoHasAnAddressIsCheapToAsk(t *testing.T) {
+	s, err := New(alone(), func() *site.View { return nil }, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		mac := site.MAC{2, 0, 0, 0, 0, byte(i)}
+		a := ip("198.18.0.100")
+		for range i {
+			a = a.Next()
+		}
+		s.state.table.Bind(time.Now(), leases.Lease{Address: a, MAC: mac, Client: leases.ClientOf(nil, mac)}, time.Hour)
+	}
+	if l, ok := s.LeaseAt(ip("198.18.0.101")); !ok || l.MAC != (site.MAC{2, 0, 0, 0, 0, 1}) {
+		t.Errorf("%+v %v", l, ok)
+	}
+	if _, ok := s.LeaseAt(ip("198.18.0.99")); ok {
+		t.Error("an address that nobody has")
+	}
+	if n := testing.AllocsPerRun(10, func() { s.LeaseAt(ip("198.18.0.150")) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestAFullQueueDropsAndCounts(t *testing.T) {
 	cfg := alone()
 	cfg.QueueLength = 3
