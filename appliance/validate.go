@@ -121,7 +121,7 @@ func (c *Config) checkListeners() error {
 		{"api.listen", c.API.Listen, true},
 	}
 	for _, l := range listeners {
-		if _, _, err := net.SplitHostPort(l.value); l.enabled && err != nil {
+		if _, _, err := net.SplitHostPort(l.value); l.enabled && (err != nil || port(l.value) == 0) {
 			return fmt.Errorf("%s %q: use an address and port such as \":80\" or \"198.18.0.2:80\"", l.key, l.value)
 		}
 	}
