@@ -49,7 +49,9 @@ func warnings(v *site.View) []string {
 		for _, r := range s.Replicas {
 			for _, ver := range v.VDisks[r.VDisk].Versions {
 				if ver.Number == r.Version && ver.Digest != "" && ver.Digest != r.Digest {
-					add("streamer %s: its replica of %s version %d differs (%s, the version is %s); it is never served", s.Name, r.VDisk, r.Version, r.Digest.Short(), ver.Digest.Short())
+					add("streamer %s: its replica of %s version %d differs (%s, the version is %s) and is never served: replace it; "+
+						"or, if it is the right one, pin it: everboot vdisk set %s --pin %d=%s, or in [[vdisk.version]]",
+						s.Name, r.VDisk, r.Version, r.Digest.Short(), ver.Digest.Short(), r.VDisk, r.Version, r.Digest)
 				}
 			}
 		}
