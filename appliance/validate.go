@@ -138,7 +138,7 @@ func (c *Config) checkListeners() error {
 // checkSite checks the devices, collections and vDisks that the file itself writes down.
 func (c *Config) checkSite() error {
 	content := c.Content()
-	macs, addresses := map[site.MAC]string{}, map[netip.Addr]string{}
+	macs, names, addresses := map[site.MAC]string{}, map[string]string{}, map[netip.Addr]string{}
 	for i, d := range content.Devices {
 		label := fmt.Sprintf("device %d (%s)", i+1, d.MAC)
 		if err := d.Check(); err != nil {
@@ -148,6 +148,10 @@ func (c *Config) checkSite() error {
 			return fmt.Errorf("%s: its MAC is also that of %s", label, other)
 		}
 		macs[d.MAC] = label
+		if other, taken := names[d.Name]; taken && d.Name != "" {
+			return fmt.Errorf("%s: its name %s is also that of %s", label, d.Name, other)
+		}
+		names[d.Name] = label
 		if !d.Address.IsValid() {
 			continue
 		}
