@@ -171,6 +171,12 @@ func (r *Registrar) acquire(ctx context.Context, s site.Streamer, value []byte) 
 		if err := r.evict(ctx, s); err != nil {
 			return err
 		}
+		// Consul's leader counts the lock delay from when it applied the end of the old session: a fast machine asks too early.
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * lockDelay):
+		}
 		ok, _, err = r.client.KV().Acquire(pair, q)
 	}
 	if err != nil {
