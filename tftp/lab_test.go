@@ -253,7 +253,7 @@ func TestCheckNamesTheProcessThatHasThePort(t *testing.T) {
 	b.start(t)
 	err := b.server.Do(func() error {
 		for what, errs := range map[string][]error{"tftp": tftp.Check(tftp.Config{}), "http": tftp.CheckHTTP(tftp.HTTPConfig{})} {
-			want := fmt.Sprintf("process %d (", b.process.PID())
+			want := fmt.Sprintf("(pid %d) has the port", b.process.PID())
 			if len(errs) != 1 || !strings.Contains(errs[0].Error(), want) {
 				return fmt.Errorf("%s: %v, want %q", what, errs, want)
 			}
