@@ -83,7 +83,7 @@ func (c *StreamerConfig) Validate() error {
 	if slices.ContainsFunc(c.ISCSI.Addresses, func(a netip.AddrPort) bool { return a.Addr().IsUnspecified() }) {
 		return fmt.Errorf("iscsi.addresses: name addresses that the appliances can reach, not %s", c.ISCSI.Addresses[0].Addr())
 	}
-	if c.ISCSI.Power < 0.1 || c.ISCSI.Power > 1000 {
+	if !(c.ISCSI.Power >= 0.1 && c.ISCSI.Power <= 1000) { // NaN is neither
 		return fmt.Errorf("iscsi.power %g: use 0.1 to 1000", c.ISCSI.Power)
 	}
 	if c.Store.Shared {

@@ -19,14 +19,16 @@ type Observed struct {
 // means that the registry has nothing to say: what it said before stays.
 //
 // A shorter answer of the registry never takes away what still works: a streamer that the registry no longer names stays in
-// the view, unregistered, for as long as our own probe finds it up. The Epoch rises only if something changed.
+// the view, unregistered, for as long as our own probe finds it up; and a Consul that was emptied takes away nothing. The Epoch rises only if something changed.
 func Merge(prev *View, content *Content, reg Registry, seen Observed, now time.Time) *View {
 	next := &View{
 		Site: prev.Site, Epoch: prev.Epoch + 1, Built: now, FromDisk: prev.FromDisk && content == nil,
 		Registry: reg, Boot: seen.Boot, Appliances: seen.Appliances,
 		Devices: prev.Devices, Collections: prev.Collections, VDisks: prev.VDisks,
 	}
-	if content != nil {
+	if content != nil && emptied(prev, content, reg) {
+		next.Registry.Error = "it is empty; the site goes on with what it said before"
+	} else if content != nil {
 		next.Devices = index(content.Devices, func(d Device) MAC { return d.MAC })
 		next.Collections = index(content.Collections, func(c Collection) string { return c.Name })
 		next.VDisks = index(content.VDisks, func(d VDisk) string { return d.Name })
@@ -34,6 +36,12 @@ func Merge(prev *View, content *Content, reg Registry, seen Observed, now time.T
 	next.Streamers = mergeStreamers(prev, content, seen)
 	next.VDisks = adoptDigests(prev.VDisks, next)
 	return next
+}
+
+// emptied reports whether a Consul that said something of the site says nothing at all now: somebody wiped it, or set it up anew. That is never what
+// an operator wants of a site at work. An embedded registry is the configuration file, and right when it is empty.
+func emptied(prev *View, c *Content, reg Registry) bool {
+	return reg.Kind == "consul" && len(c.Devices)+len(c.Collections)+len(c.VDisks) == 0 && len(prev.Devices)+len(prev.Collections) > 0
 }
 
 func index[K comparable, T any](list []T, key func(T) K) map[K]T {
@@ -70,7 +78,7 @@ func mergeStreamers(prev *View, content *Content, seen Observed) map[string]Stre
 }
 
 // adoptDigests gives a digest to every version that has none pinned: the one that it had before, else the one that most
-// registered streamers announce (of equally many the lowest, so that appliances agree). Once adopted it stays, so that a replica that
+// streamers of the site announce (of equally many the lowest, so that appliances agree). Once adopted it stays, so that a replica that
 // differs later is never picked. Versions that only streamers know are added the same way.
 func adoptDigests(prev map[string]VDisk, next *View) map[string]VDisk {
 	vdisks := maps.Clone(next.VDisks)

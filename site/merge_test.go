@@ -56,6 +56,23 @@ func TestMergeKeepsWhatWorksWhenTheRegistryForgetsIt(t *testing.T) {
 	}
 }
 
+func TestMergeDoesNotFollowAConsulThatWasEmptied(t *testing.T) {
+	full := &Content{Devices: []Device{{MAC: t1, VDisk: "debian"}}, VDisks: []VDisk{{Name: "debian"}}}
+	v := Merge(Empty("berlin", "consul"), full, reachable, seeing(nil), noon)
+	wiped := Merge(v, &Content{}, reachable, seeing(nil), noon)
+	if len(wiped.Devices) != 1 || wiped.Registry.Error == "" {
+		t.Errorf("wiped: devices %v, registry %+v", wiped.Devices, wiped.Registry)
+	}
+	last := Merge(wiped, &Content{VDisks: full.VDisks}, reachable, seeing(nil), noon)
+	if len(last.Devices) != 0 || last.Registry.Error != "" {
+		t.Errorf("the last device was removed: devices %v, registry %+v", last.Devices, last.Registry)
+	}
+	file := Merge(v, &Content{}, Registry{Kind: "embedded", Reachable: true}, seeing(nil), noon)
+	if len(file.Devices) != 0 {
+		t.Errorf("a configuration file without devices: %v", file.Devices)
+	}
+}
+
 func TestMergeAdoptsADigestOnceAndKeepsIt(t *testing.T) {
 	differs := func(s *Streamer) { s.Replicas = []Replica{{VDisk: "debian", Version: 1, Digest: bad}} }
 	digest := func(v *View) Digest { return v.VDisks["debian"].Versions[0].Digest }
