@@ -176,11 +176,8 @@ func (w *worker) leaseOf(mac site.MAC) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// Put implements web.Backend.
+// Put implements web.Backend. The registry checks the object.
 func (w *worker) Put(ctx context.Context, kind site.Kind, key string, value []byte) error {
-	if err := site.CheckObject(kind, key, value); err != nil {
-		return err
-	}
 	return w.registry.Put(ctx, kind, key, value)
 }
 
