@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"everboot/appliance/web"
-	"everboot/dhcp/leases"
 	"everboot/site"
 )
 
@@ -167,15 +166,6 @@ func (w *worker) macAt(addr netip.Addr) site.MAC {
 	return site.MAC{}
 }
 
-func (w *worker) leaseOf(mac site.MAC) (netip.Addr, bool) {
-	for _, l := range w.leases() {
-		if l.MAC == mac {
-			return l.Address, true
-		}
-	}
-	return netip.Addr{}, false
-}
-
 // Put implements web.Backend. The registry checks the object.
 func (w *worker) Put(ctx context.Context, kind site.Kind, key string, value []byte) error {
 	return w.registry.Put(ctx, kind, key, value)
@@ -194,41 +184,4 @@ func (w *worker) checks() []web.Check {
 	}
 	slices.SortFunc(list, func(a, b web.Check) int { return cmp.Compare(a.Name, b.Name) })
 	return list
-}
-
-func (w *worker) vipStatus() *web.VIP {
-	if w.vip == nil {
-		return nil
-	}
-	s := w.vip.Status()
-	v := &web.VIP{State: string(s.State), Since: s.Since, Priority: s.Priority, Reason: string(s.Last.Cause)}
-	for _, p := range w.cfg.VIP.Addresses {
-		v.Addresses = append(v.Addresses, p.Addr().String())
-	}
-	if s.Owner.IsValid() {
-		v.Owner = s.Owner.String()
-	}
-	return v
-}
-
-func (w *worker) sessions(v *site.View) []web.Session {
-	if w.director == nil {
-		return nil
-	}
-	var list []web.Session
-	for _, s := range w.director.Sessions() {
-		list = append(list, web.Session{
-			MAC: s.Device, Device: v.Devices[s.Device].Name, VDisk: s.VDisk, Version: s.Version, Streamer: s.Streamer,
-			Remote: s.Remote, Since: s.Since, ToTarget: s.BytesOut, ToStreamer: s.BytesIn, Failovers: s.Failovers,
-		})
-	}
-	return list
-}
-
-// leases returns the leases that are alive.
-func (w *worker) leases() []leases.Lease {
-	if w.dhcp == nil {
-		return nil
-	}
-	return slices.DeleteFunc(w.dhcp.Leases(), func(l leases.Lease) bool { return !l.Live() })
 }

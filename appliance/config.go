@@ -52,51 +52,6 @@ type PeersConfig struct {
 	Key       Secret       `toml:"key"`
 }
 
-// VIPConfig is the floating address. No addresses: no VIP.
-type VIPConfig struct {
-	Addresses      []netip.Prefix `toml:"addresses"`
-	VRID           int            `toml:"vrid"`
-	Priority       int            `toml:"priority"`
-	AdvertInterval Duration       `toml:"advert_interval"`
-	Preempt        bool           `toml:"preempt"`
-}
-
-// DHCPConfig is the DHCP server.
-type DHCPConfig struct {
-	Mode    string         `toml:"mode"` // server or off; server is the default where there is a subnet
-	Subnets []SubnetConfig `toml:"subnet"`
-}
-
-// SubnetConfig is one subnet that DHCP serves.
-type SubnetConfig struct {
-	Network netip.Prefix `toml:"network"`
-	Range   AddrRange    `toml:"range"`
-	Router  netip.Addr   `toml:"router"`
-	DNS     []netip.Addr `toml:"dns"`
-	Lease   Duration     `toml:"lease"`
-}
-
-// TFTPConfig is the TFTP server and the files that HTTP boot serves too.
-type TFTPConfig struct {
-	Enabled bool   `toml:"enabled"`
-	Listen  string `toml:"listen"`
-	Root    string `toml:"root"` // files served beside the built-in ones; wins over them
-	IPXE    string `toml:"ipxe"` // folder of iPXE's binaries
-}
-
-// HTTPConfig is the HTTP boot server.
-type HTTPConfig struct {
-	Enabled bool   `toml:"enabled"`
-	Listen  string `toml:"listen"`
-}
-
-// DirectorConfig is the part that takes iSCSI logins.
-type DirectorConfig struct {
-	Enabled  bool   `toml:"enabled"`
-	Listen   string `toml:"listen"`
-	Redirect bool   `toml:"redirect"`
-}
-
 // APIConfig is the console, the API, /metrics and /healthz.
 type APIConfig struct {
 	Listen string `toml:"listen"`

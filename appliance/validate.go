@@ -50,66 +50,6 @@ func (c *Config) checkRegistry() error {
 	return nil
 }
 
-func (c *Config) checkVIP() error {
-	v := c.VIP
-	if len(v.Addresses) == 0 {
-		return nil
-	}
-	if v.VRID < 1 || v.VRID > 255 {
-		return fmt.Errorf("vip.vrid %d: use 1 to 255", v.VRID)
-	}
-	if v.Priority < 10 || v.Priority > 254 {
-		return fmt.Errorf("vip.priority %d: use 10 to 254", v.Priority)
-	}
-	for i, p := range v.Addresses {
-		if !p.Addr().Is4() {
-			return fmt.Errorf("vip.addresses: %s: use an IPv4 address with its prefix length", p)
-		}
-		if slices.ContainsFunc(v.Addresses[:i], func(o netip.Prefix) bool { return o.Addr() == p.Addr() }) {
-			return fmt.Errorf("vip.addresses: %s stands there twice", p.Addr())
-		}
-	}
-	return nil
-}
-
-func (c *Config) checkDHCP() error {
-	switch c.DHCP.Mode {
-	case "server":
-		if len(c.DHCP.Subnets) == 0 {
-			return fmt.Errorf("dhcp.mode is server, but there is no [[dhcp.subnet]]; add one, or set dhcp.mode = \"off\"")
-		}
-	case "off":
-	case "proxy":
-		return fmt.Errorf("dhcp.mode proxy is not there yet; use server or off")
-	default:
-		return fmt.Errorf("dhcp.mode %q: use server or off", c.DHCP.Mode)
-	}
-	for i, s := range c.DHCP.Subnets {
-		if err := s.check(); err != nil {
-			return err
-		}
-		for _, o := range c.DHCP.Subnets[:i] {
-			if o.Network.Overlaps(s.Network) {
-				return fmt.Errorf("dhcp.subnet %s overlaps dhcp.subnet %s; make them disjoint", s.Network, o.Network)
-			}
-		}
-	}
-	return nil
-}
-
-func (s SubnetConfig) check() error {
-	if !s.Network.IsValid() || !s.Network.Addr().Is4() || s.Network != s.Network.Masked() {
-		return fmt.Errorf("dhcp.subnet network %q: use an IPv4 network such as \"198.18.0.0/24\"", s.Network)
-	}
-	if !s.Range.IsZero() && (!s.Network.Contains(s.Range.First) || !s.Network.Contains(s.Range.Last)) {
-		return fmt.Errorf("dhcp.subnet %s: range %s is not inside the network", s.Network, s.Range)
-	}
-	if s.Router.IsValid() && !s.Network.Contains(s.Router) {
-		return fmt.Errorf("dhcp.subnet %s: router %s is not inside the network", s.Network, s.Router)
-	}
-	return nil
-}
-
 func (c *Config) checkListeners() error {
 	listeners := []struct {
 		key, value string

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -134,55 +133,6 @@ func (w *worker) openRegistry() (err error) {
 	return err
 }
 
-// openBoot opens what serves boot files.
-func (w *worker) openBoot() (err error) {
-	if !w.cfg.TFTP.Enabled && !w.cfg.HTTP.Enabled {
-		return nil
-	}
-	w.files, err = tftp.NewFiles(w.cfg.filesConfig(), w.builder.View)
-	if err != nil {
-		return err
-	}
-	if w.cfg.TFTP.Enabled {
-		w.tftp, err = tftp.NewServer(tftp.Config{Listen: w.cfg.TFTP.Listen, Who: w.macAt}, w.files, w.event, w.log.With("room", "tftp"))
-		if err != nil {
-			return err
-		}
-	}
-	if w.cfg.HTTP.Enabled {
-		w.http, err = tftp.NewHTTP(w.cfg.httpConfig(w.macAt), w.files, w.builder.View, w.event, w.log.With("room", "http"))
-	}
-	return err
-}
-
-func (w *worker) openDHCP() (err error) {
-	if w.cfg.DHCP.Mode != "server" {
-		return nil
-	}
-	w.dhcp, err = dhcp.New(w.cfg.dhcpConfig(w.own), w.builder.View, w.event, w.log.With("room", "dhcp"))
-	return err
-}
-
-func (w *worker) openDirector() (err error) {
-	if !w.cfg.Director.Enabled {
-		return nil
-	}
-	w.director, err = streamer.NewDirector(streamer.DirectorConfig{Listen: []string{w.cfg.Director.Listen}}, w.builder.View, w.event, w.log.With("room", "director"))
-	if err != nil {
-		return err
-	}
-	w.builder.changed = append(w.builder.changed, w.director.Update)
-	return nil
-}
-
-func (w *worker) openVIP() (err error) {
-	if len(w.cfg.VIP.Addresses) == 0 {
-		return nil
-	}
-	w.vip, err = vip.New(w.cfg.vipConfig(), w.log.With("room", "vip"))
-	return err
-}
-
 func (w *worker) openAPI() error {
 	token, err := w.cfg.API.Token.Read()
 	if err != nil {
@@ -255,35 +205,6 @@ func (l late) Run(ctx context.Context) error {
 	return l.task.Run(ctx)
 }
 
-// runVIP waits until everything else serves, says that the worker is ready, and then takes part in the election until ctx ends or
-// something else fails.
-func (w *worker) runVIP(ctx, all context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(all, cancel)()
-	for _, t := range w.tasks() {
-		select {
-		case <-t.Ready():
-		case <-ctx.Done():
-			return w.closeVIP()
-		}
-	}
-	w.opts.Ready()
-	w.log.Info("serving", "site", w.cfg.Site, "address", w.own, "api", w.api.Addr())
-	if w.vip == nil {
-		<-ctx.Done()
-		return nil
-	}
-	return w.vip.Run(ctx)
-}
-
-func (w *worker) closeVIP() error {
-	if w.vip == nil {
-		return nil
-	}
-	return w.vip.Close()
-}
-
 // event is what the rooms call with what happened. It never blocks.
 func (w *worker) event(e site.Event) {
 	if e.At.IsZero() {
@@ -305,33 +226,6 @@ func (w *worker) keepEvents(ctx context.Context) error {
 			w.timeline.Add(e)
 			w.log.Debug("event", "mac", e.MAC, "what", e.What, "detail", e.Detail)
 		}
-	}
-}
-
-// The rooms' configurations, as both the worker and Check need them.
-
-func (c *Config) filesConfig() tftp.FilesConfig {
-	return tftp.FilesConfig{Root: c.TFTP.Root, IPXE: c.TFTP.IPXE, HTTPPort: port(c.HTTP.Listen)}
-}
-
-func (c *Config) httpConfig(who func(netip.Addr) site.MAC) tftp.HTTPConfig {
-	return tftp.HTTPConfig{Listen: c.HTTP.Listen, SANPort: port(c.Director.Listen), Who: who}
-}
-
-func (c *Config) dhcpConfig(own netip.Addr) dhcp.Config {
-	d := dhcp.Config{Interface: c.Interface, ServerAddress: own, Peers: c.Peers.Addresses, LeaseFile: filepath.Join(c.State, "leases.db")}
-	for _, s := range c.DHCP.Subnets {
-		d.Subnets = append(d.Subnets, dhcp.Subnet{
-			Network: s.Network, Range: [2]netip.Addr{s.Range.First, s.Range.Last}, Router: s.Router, DNS: s.DNS, Lease: time.Duration(s.Lease),
-		})
-	}
-	return d
-}
-
-func (c *Config) vipConfig() vip.Config {
-	return vip.Config{
-		Interface: c.Interface, Addresses: c.VIP.Addresses, VRID: c.VIP.VRID, Priority: c.VIP.Priority,
-		AdvertInterval: time.Duration(c.VIP.AdvertInterval), Preempt: c.VIP.Preempt,
 	}
 }
 

@@ -1,0 +1,123 @@
+package appliance
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"everboot/dhcp"
+	"everboot/dhcp/leases"
+	"everboot/site"
+)
+
+// DHCPConfig is the DHCP server.
+type DHCPConfig struct {
+	Mode    string         `toml:"mode"` // server or off; server is the default where there is a subnet
+	Subnets []SubnetConfig `toml:"subnet"`
+}
+
+// SubnetConfig is one subnet that DHCP serves.
+type SubnetConfig struct {
+	Network netip.Prefix `toml:"network"`
+	Range   AddrRange    `toml:"range"`
+	Router  netip.Addr   `toml:"router"`
+	DNS     []netip.Addr `toml:"dns"`
+	Lease   Duration     `toml:"lease"`
+}
+
+func (c *Config) checkDHCP() error {
+	switch c.DHCP.Mode {
+	case "server":
+		if len(c.DHCP.Subnets) == 0 {
+			return fmt.Errorf("dhcp.mode is server, but there is no [[dhcp.subnet]]; add one, or set dhcp.mode = \"off\"")
+		}
+	case "off":
+	case "proxy":
+		return fmt.Errorf("dhcp.mode proxy is not there yet; use server or off")
+	default:
+		return fmt.Errorf("dhcp.mode %q: use server or off", c.DHCP.Mode)
+	}
+	for i, s := range c.DHCP.Subnets {
+		if err := s.check(); err != nil {
+			return err
+		}
+		for _, o := range c.DHCP.Subnets[:i] {
+			if o.Network.Overlaps(s.Network) {
+				return fmt.Errorf("dhcp.subnet %s overlaps dhcp.subnet %s; make them disjoint", s.Network, o.Network)
+			}
+		}
+	}
+	return nil
+}
+
+func (s SubnetConfig) check() error {
+	if !s.Network.IsValid() || !s.Network.Addr().Is4() || s.Network != s.Network.Masked() {
+		return fmt.Errorf("dhcp.subnet network %q: use an IPv4 network such as \"198.18.0.0/24\"", s.Network)
+	}
+	if !s.Range.IsZero() && (!s.Network.Contains(s.Range.First) || !s.Network.Contains(s.Range.Last)) {
+		return fmt.Errorf("dhcp.subnet %s: range %s is not inside the network", s.Network, s.Range)
+	}
+	if s.Router.IsValid() && !s.Network.Contains(s.Router) {
+		return fmt.Errorf("dhcp.subnet %s: router %s is not inside the network", s.Network, s.Router)
+	}
+	return nil
+}
+
+func (c *Config) dhcpConfig(own netip.Addr) dhcp.Config {
+	d := dhcp.Config{Interface: c.Interface, ServerAddress: own, Peers: c.Peers.Addresses, LeaseFile: filepath.Join(c.State, "leases.db")}
+	for _, s := range c.DHCP.Subnets {
+		d.Subnets = append(d.Subnets, dhcp.Subnet{
+			Network: s.Network, Range: [2]netip.Addr{s.Range.First, s.Range.Last}, Router: s.Router, DNS: s.DNS, Lease: time.Duration(s.Lease),
+		})
+	}
+	return d
+}
+
+func (w *worker) openDHCP() (err error) {
+	if w.cfg.DHCP.Mode != "server" {
+		return nil
+	}
+	w.dhcp, err = dhcp.New(w.cfg.dhcpConfig(w.own), w.builder.View, w.event, w.log.With("room", "dhcp"))
+	return err
+}
+
+func (w *worker) leaseOf(mac site.MAC) (netip.Addr, bool) {
+	for _, l := range w.leases() {
+		if l.MAC == mac {
+			return l.Address, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// leases returns the leases that are alive.
+func (w *worker) leases() []leases.Lease {
+	if w.dhcp == nil {
+		return nil
+	}
+	return slices.DeleteFunc(w.dhcp.Leases(), func(l leases.Lease) bool { return !l.Live() })
+}
+
+func (c collector) dhcp(send emit) {
+	s := c.w.dhcp.Stats()
+	for message, n := range s.Messages {
+		send(dhcp.MetricMessages, "DHCP messages received.", prometheus.CounterValue, float64(n), "message", message)
+	}
+	for answer, n := range s.Answers {
+		send(dhcp.MetricAnswers, "DHCP answers sent.", prometheus.CounterValue, float64(n), "answer", answer)
+	}
+	for reason, n := range s.Reasons {
+		send(dhcp.MetricDecisions, "What became of DHCP messages.", prometheus.CounterValue, float64(n), "reason", string(reason))
+	}
+	for reason, n := range s.Boot {
+		send(dhcp.MetricBoot, "Why answers had boot options, or none.", prometheus.CounterValue, float64(n), "reason", string(reason))
+	}
+	send(dhcp.MetricCommits, "Writes to the lease file.", prometheus.CounterValue, float64(s.Commits))
+	send(dhcp.MetricCommitted, "Leases written to the lease file.", prometheus.CounterValue, float64(s.Committed))
+	send(dhcp.MetricCommitErrors, "Writes to the lease file that failed.", prometheus.CounterValue, float64(s.CommitErrors))
+	send(dhcp.MetricSendErrors, "DHCP answers that could not be sent.", prometheus.CounterValue, float64(s.SendErrors))
+}

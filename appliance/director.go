@@ -1,0 +1,71 @@
+package appliance
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"everboot/appliance/web"
+	"everboot/site"
+	"everboot/streamer"
+)
+
+// DirectorConfig is the part that takes iSCSI logins.
+type DirectorConfig struct {
+	Enabled  bool   `toml:"enabled"`
+	Listen   string `toml:"listen"`
+	Redirect bool   `toml:"redirect"`
+}
+
+func (w *worker) openDirector() (err error) {
+	if !w.cfg.Director.Enabled {
+		return nil
+	}
+	w.director, err = streamer.NewDirector(streamer.DirectorConfig{Listen: []string{w.cfg.Director.Listen}}, w.builder.View, w.event, w.log.With("room", "director"))
+	if err != nil {
+		return err
+	}
+	w.builder.changed = append(w.builder.changed, w.director.Update)
+	return nil
+}
+
+func (w *worker) sessions(v *site.View) []web.Session {
+	if w.director == nil {
+		return nil
+	}
+	var list []web.Session
+	for _, s := range w.director.Sessions() {
+		list = append(list, web.Session{
+			MAC: s.Device, Device: v.Devices[s.Device].Name, VDisk: s.VDisk, Version: s.Version, Streamer: s.Streamer,
+			Remote: s.Remote, Since: s.Since, ToTarget: s.BytesOut, ToStreamer: s.BytesIn, Failovers: s.Failovers,
+		})
+	}
+	return list
+}
+
+// The names of the metrics of the director.
+const (
+	metricSessions  = "everboot_director_sessions"
+	metricHolding   = "everboot_director_held_logins"
+	metricLogins    = "everboot_director_logins_total"  // label reason
+	metricDrops     = "everboot_director_dropped_total" // label reason
+	metricFailovers = "everboot_director_failovers_total"
+	metricFailures  = "everboot_director_streamer_failures_total" // label streamer
+	metricForwarded = "everboot_director_forwarded_bytes_total"   // label direction
+)
+
+func (c collector) director(send emit) {
+	s := c.w.director.Stats()
+	send(metricSessions, "Streams through this appliance.", prometheus.GaugeValue, float64(s.Sessions))
+	send(metricHolding, "Logins that wait for a streamer.", prometheus.GaugeValue, float64(s.Holding))
+	send(metricFailovers, "Logins of targets that had another streamer before.", prometheus.CounterValue, float64(s.Failovers))
+	for reason, n := range s.Logins {
+		send(metricLogins, "How logins ended.", prometheus.CounterValue, float64(n), "reason", string(reason))
+	}
+	for drop, n := range s.Drops {
+		send(metricDrops, "Connections that ended before they were a login.", prometheus.CounterValue, float64(n), "reason", string(drop))
+	}
+	for name, n := range s.Failures {
+		send(metricFailures, "Connections and logins that a streamer did not take.", prometheus.CounterValue, float64(n), "streamer", name)
+	}
+	send(metricForwarded, "Bytes forwarded.", prometheus.CounterValue, float64(s.BytesIn), "direction", "to_streamer")
+	send(metricForwarded, "Bytes forwarded.", prometheus.CounterValue, float64(s.BytesOut), "direction", "to_target")
+}
