@@ -126,7 +126,7 @@ func (f *Files) bootstrap() string {
 	if port == 0 {
 		port = 80
 	}
-	return Bootstrap(Hosts(f.view().LoginServers(), port))
+	return site.Bootstrap{Hosts: site.Hosts(f.view().LoginServers(), port)}.Script()
 }
 
 // openRoot opens a regular file of the operator's directory. O_NONBLOCK keeps a FIFO from blocking us for ever; it changes nothing for

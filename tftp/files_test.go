@@ -53,7 +53,7 @@ func newFiles(t *testing.T) (files *tftp.Files, root string) {
 
 func TestFiles(t *testing.T) {
 	files, _ := newFiles(t)
-	bootstrap := tftp.Bootstrap([]string{"198.18.0.10", "198.18.0.2"})
+	bootstrap := site.Bootstrap{Hosts: []string{"198.18.0.10", "198.18.0.2"}}.Script()
 	for name, want := range map[string]string{
 		"bootstrap.ipxe": bootstrap, "/autoexec.ipxe": bootstrap, `sub\kernel`: "kernel", "inside": "kernel", "undionly.kpxe": "bios",
 		"snponly.efi": "uefi", "ipxe.efi": "the operator's",

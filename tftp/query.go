@@ -58,5 +58,5 @@ func askedHost(r *http.Request) string {
 	if !ok {
 		return "${next-server}"
 	}
-	return Hosts([]netip.Addr{a.AddrPort().Addr().Unmap()}, uint16(a.Port))[0]
+	return site.Hosts([]netip.Addr{a.AddrPort().Addr().Unmap()}, uint16(a.Port))[0]
 }

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"everboot/site"
@@ -47,24 +46,6 @@ func golden(t *testing.T, name, got string) {
 	}
 	if got != string(want) {
 		t.Errorf("%s differs; see it with -update and git diff. Got:\n%s", path, got)
-	}
-}
-
-func TestBootstrap(t *testing.T) {
-	for name, hosts := range map[string][]string{
-		"bootstrap-none.ipxe": nil,
-		"bootstrap-four.ipxe": {"198.18.0.10", "198.18.0.2:8080", "[2001:db8::2]", "boot.example.net"},
-	} {
-		golden(t, name, tftp.Bootstrap(hosts))
-	}
-}
-
-func TestHosts(t *testing.T) {
-	addrs := []netip.Addr{netip.MustParseAddr("198.18.0.10"), netip.MustParseAddr("2001:db8::2")}
-	for port, want := range map[uint16]string{80: "198.18.0.10 [2001:db8::2]", 8080: "198.18.0.10:8080 [2001:db8::2]:8080"} {
-		if got := strings.Join(tftp.Hosts(addrs, port), " "); got != want {
-			t.Errorf("port %d: %s, want %s", port, got, want)
-		}
 	}
 }
 
