@@ -110,20 +110,33 @@ func bootFile(v *View, q BootRequest) (string, Reason) {
 	return "", UnsupportedArch
 }
 
+// Asking is a login as it arrives at the director.
+type Asking struct {
+	Initiator, Target string // iSCSI names
+	// Holder is the device that has the login's address by reservation or lease; zero: nobody that we know.
+	Holder MAC
+	// Runs is the target that this device was admitted to last; empty: none that we know.
+	Runs string
+}
+
 // Admit decides whether a login that arrives at the director is allowed, and returns what Pick must look for. A device may log in
-// to any version of its own vDisk, so that one that booted an older version finds it again after a failover.
-func Admit(v *View, initiator, target string) (Login, Reason) {
-	mac, err := ParseInitiatorName(initiator)
+// to any version of its own vDisk, so that one that booted an older version finds it again after a failover. For the same reason one that was
+// given another vDisk or address, or was removed, keeps what it runs until it boots again: initiators take a refusal as final.
+func Admit(v *View, q Asking) (Login, Reason) {
+	mac, err := ParseInitiatorName(q.Initiator)
 	if err != nil {
 		return Login{}, MalformedInitiator
 	}
-	t, err := ParseTargetName(target)
+	t, err := ParseTargetName(q.Target)
 	if err != nil {
 		return Login{MAC: mac}, MalformedTarget
 	}
 	l := Login{MAC: mac, VDisk: t.VDisk, Version: t.Version, Digest: Digest(t.Digest)}
 	if t.Site != v.Site {
 		return l, OtherSite
+	}
+	if q.Runs == q.Target {
+		return l, Picked
 	}
 	d, ok := v.Devices[mac]
 	if !ok {
@@ -133,8 +146,11 @@ func Admit(v *View, initiator, target string) (Login, Reason) {
 	if own == "" {
 		own = v.Collections[d.Collection].VDisk
 	}
-	if own != t.VDisk {
+	switch {
+	case own != t.VDisk:
 		return l, NotItsVDisk
+	case !q.Holder.IsZero() && q.Holder != mac:
+		return l, NotItsAddress
 	}
 	return l, Picked
 }

@@ -192,22 +192,30 @@ func TestBoot(t *testing.T) {
 }
 
 func TestAdmit(t *testing.T) {
-	iqn := NameTarget("berlin", "debian", 1, good).IQN()
+	iqn, other := NameTarget("berlin", "debian", 1, good).IQN(), NameTarget("berlin", "windows", 1, good).IQN()
+	self, stranger := InitiatorName(t1), MAC{2}
 	tests := []struct {
-		name, initiator, target string
-		reason                  Reason
+		name   string
+		asking Asking
+		reason Reason
 	}{
-		{"its own vDisk", InitiatorName(t1), iqn, Picked},
-		{"an older version of its own vDisk", InitiatorName(t1), NameTarget("berlin", "debian", 7, bad).IQN(), Picked},
-		{"another's vDisk", InitiatorName(t1), NameTarget("berlin", "windows", 1, good).IQN(), NotItsVDisk},
-		{"another site's vDisk", InitiatorName(t1), NameTarget("munich", "debian", 1, good).IQN(), OtherSite},
-		{"a stranger", InitiatorName(MAC{2}), iqn, UnknownDevice},
-		{"somebody else's initiator", "iqn.1993-08.org.debian:01:abc", iqn, MalformedInitiator},
-		{"no target name", InitiatorName(t1), "", MalformedTarget},
+		{"its own vDisk", Asking{Initiator: self, Target: iqn}, Picked},
+		{"an older version of its own vDisk", Asking{Initiator: self, Target: NameTarget("berlin", "debian", 7, bad).IQN()}, Picked},
+		{"another's vDisk", Asking{Initiator: self, Target: other}, NotItsVDisk},
+		{"what it runs since before it was given another", Asking{Initiator: self, Target: other, Runs: other}, Picked},
+		{"another's vDisk while it runs its own", Asking{Initiator: self, Target: other, Runs: iqn}, NotItsVDisk},
+		{"another site's vDisk", Asking{Initiator: self, Target: NameTarget("munich", "debian", 1, good).IQN()}, OtherSite},
+		{"a stranger", Asking{Initiator: InitiatorName(stranger), Target: iqn}, UnknownDevice},
+		{"one that was removed while it runs", Asking{Initiator: InitiatorName(stranger), Target: iqn, Runs: iqn}, Picked},
+		{"from its own address", Asking{Initiator: self, Target: iqn, Holder: t1}, Picked},
+		{"from another device's address", Asking{Initiator: self, Target: iqn, Holder: stranger}, NotItsAddress},
+		{"from an address that another got while it runs", Asking{Initiator: self, Target: iqn, Holder: stranger, Runs: iqn}, Picked},
+		{"somebody else's initiator", Asking{Initiator: "iqn.1993-08.org.debian:01:abc", Target: iqn}, MalformedInitiator},
+		{"no target name", Asking{Initiator: self}, MalformedTarget},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, reason := Admit(berlin(), tt.initiator, tt.target); reason != tt.reason {
+			if _, reason := Admit(berlin(), tt.asking); reason != tt.reason {
 				t.Errorf("Admit = %s, want %s", reason, tt.reason)
 			}
 		})

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
+
+	"everboot/site"
 )
 
 // DirectorConfig is the settings of a Director. Every field has a default.
@@ -23,6 +26,11 @@ type DirectorConfig struct {
 	MaxLogins int
 	// DrainPace is the time between two sessions that leave a draining streamer: 10 ms.
 	DrainPace time.Duration
+
+	// Who returns which device has an address by reservation or lease; the zero MAC: nobody that is known. Nil: nobody is.
+	Who func(netip.Addr) site.MAC
+	// Tell is called with each change of what devices run, for PeerChanged of the other appliances' directors. It must not block.
+	Tell func([]byte)
 
 	// ListenFunc and Dial replace the host's network; tests and the lab use them.
 	ListenFunc func(network, address string) (net.Listener, error)
@@ -73,6 +81,9 @@ func (c DirectorConfig) withDefaults() DirectorConfig {
 	}
 	if c.MaxLogins == 0 {
 		c.MaxLogins = 4096
+	}
+	if c.Tell == nil {
+		c.Tell = func([]byte) {}
 	}
 	if c.ListenFunc == nil {
 		c.ListenFunc = listen

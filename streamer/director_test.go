@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -366,4 +368,114 @@ func TestStrands(t *testing.T) {
 	if got := streamer.Strands(f.view.Load(), "s1"); len(got) != 0 {
 		t.Errorf("with a second: %v", got)
 	}
+}
+
+// TestDeviceThatWasGivenAnotherVDiskFailsOver: initiators take a refusal as final, so what a device runs stays admitted until it boots again.
+func TestDeviceThatWasGivenAnotherVDiskFailsOver(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(v *site.View)
+	}{
+		{"another vDisk", func(v *site.View) { v.Devices = map[site.MAC]site.Device{t1: {MAC: t1, VDisk: "windows"}} }},
+		{"removed", func(v *site.View) { v.Devices = nil }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFleet(t, streamer.DirectorConfig{})
+			_, kill := f.add("s1")
+			f.mustLogin(t1)
+			f.change(tt.change)
+			f.add("s2")
+			kill()
+			if _, name := f.mustLogin(t1); name != "s2" {
+				t.Errorf("served by %s", name)
+			}
+			after := newFleet(t, streamer.DirectorConfig{}) // another appliance, or this one after a restart
+			after.add("s2")
+			after.change(tt.change)
+			if _, err := after.login(t1); err == nil {
+				t.Error("a director that knows nothing of it admits it")
+			}
+			after.director.PeerMerge("a", f.director.PeerWhole())
+			after.mustLogin(t1)
+			if !after.saw("failover", "after its appliance stopped") {
+				t.Errorf("events: %v", after.events)
+			}
+		})
+	}
+}
+
+func TestDirectorsTellEachOtherWhatDevicesRun(t *testing.T) {
+	other := newFleet(t, streamer.DirectorConfig{})
+	other.add("s1")
+	f := newFleet(t, streamer.DirectorConfig{Tell: func(message []byte) { other.director.PeerChanged("a", message) }})
+	f.add("s1")
+	f.mustLogin(t1)
+	other.change(func(v *site.View) { v.Devices = nil })
+	other.mustLogin(t1)
+	for _, bad := range []string{"", "\x02[]", "\x01{", "\x01[{}]", "\x01[{\"mac\":\"52:54:00:00:00:09\",\"target\":\"x\"}]"} {
+		other.director.PeerChanged("b", []byte(bad))
+	}
+	if n := strings.Count(string(other.director.PeerWhole()), "mac"); n != 1 {
+		t.Errorf("%d devices are known to run something, want 1: %s", n, other.director.PeerWhole())
+	}
+}
+
+func FuzzPeerChanged(f *testing.F) {
+	f.Add([]byte("\x01[{\"mac\":\"52:54:00:00:00:01\",\"target\":\"" + target + "\",\"since\":\"2026-11-25T18:00:00Z\"}]"))
+	f.Add([]byte("\x02[]"))
+	f.Fuzz(func(t *testing.T, message []byte) {
+		view := func() *site.View { return site.Empty("berlin", "embedded") }
+		d, err := streamer.NewDirector(streamer.DirectorConfig{}, view, func(site.Event) {}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.PeerChanged("a", message)
+		whole := d.PeerWhole()
+		d.PeerMerge("a", whole)
+		if again := d.PeerWhole(); len(again) != len(whole) {
+			t.Errorf("%s becomes %s", whole, again)
+		}
+	})
+}
+
+// TestStopTellsLoginsToComeBack: a connection that is reset before its first PDU can hang open-iscsi, so a director that stops still
+// answers who has connected.
+func TestStopTellsLoginsToComeBack(t *testing.T) {
+	f := newFleet(t, streamer.DirectorConfig{Hold: 10 * time.Second})
+	conns := make([]net.Conn, 2)
+	for i := range conns {
+		conn, err := net.Dial("tcp", f.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conns[i] = conn
+	}
+	conns[0].Write(firstPDU(target))
+	eventually(t, "the login is held", func() bool { return f.director.Stats().Holding == 1 })
+	f.stop()
+	conns[1].Write(firstPDU(target))
+	for i, conn := range conns {
+		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		p, err := iscsi.ReadPDU(conn, iscsi.MaxLoginData)
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		if answer, err := iscsi.ParseLoginResponse(p); err != nil || answer.Status != iscsi.StatusUnavailable {
+			t.Errorf("connection %d is answered %v, %v", i, answer.Status, err)
+		}
+	}
+}
+
+func TestLoginFromAnotherDevicesAddress(t *testing.T) {
+	owner := site.MAC{2}
+	f := newFleet(t, streamer.DirectorConfig{Who: func(netip.Addr) site.MAC { return owner }})
+	f.add("s1")
+	_, err := f.login(t1)
+	var refused *iscsi.LoginError
+	if !errors.As(err, &refused) || refused.Status != iscsi.StatusAuthorization || !f.saw("refused", string(site.NotItsAddress)) {
+		t.Errorf("got %v", err)
+	}
+	owner = t1
+	f.mustLogin(t1)
 }

@@ -32,6 +32,7 @@ type fleet struct {
 	t        *testing.T
 	director *streamer.Director
 	address  string
+	stop     context.CancelFunc
 	mu       sync.Mutex
 	view     atomic.Pointer[site.View]
 	events   []site.Event
@@ -70,6 +71,7 @@ func newFleet(t *testing.T, cfg streamer.DirectorConfig) *fleet {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	f.stop = cancel
 	done := make(chan error, 1)
 	go func() { done <- f.director.Run(ctx) }()
 	t.Cleanup(func() {

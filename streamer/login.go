@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -28,37 +29,48 @@ type caller struct {
 	device site.MAC
 }
 
-// serve leads one connection from its first PDU to its end.
-func (d *Director) serve(ctx context.Context, conn net.Conn) {
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { reset(conn) })
-	defer stop()
-	c, drop := d.read(conn)
-	if drop != "" {
-		<-d.reading
+// serve leads one connection from its first PDU to its end. A login ends with ctx, a session with life; decided is called when the
+// one is the other, or has been answered.
+func (d *Director) serve(ctx, life context.Context, conn net.Conn, decided func()) {
+	defer hangUp(conn)
+	defer decided()
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now().Add(lastWords)) })
+	c, drop := d.read(ctx, conn)
+	stop()
+	if drop == "" && ctx.Err() == nil && c.login.Discovery {
+		d.discover(ctx, c)
+	}
+	<-d.reading
+	switch {
+	case drop != "":
 		d.counts.drop(drop)
 		d.log.Debug("iSCSI connection dropped", "remote", conn.RemoteAddr().String(), "why", string(drop))
 		return
-	}
-	if c.login.Discovery {
-		defer func() { <-d.reading }()
-		d.discover(c)
+	case ctx.Err() != nil:
+		d.counts.drop(DropStop)
+		d.answer(ctx, conn, c.login, iscsi.StatusUnavailable)
+		return
+	case c.login.Discovery:
 		return
 	}
-	<-d.reading
 	s, reason, err := d.find(ctx, c)
 	switch {
 	case err != nil:
 		d.counts.drop(dropOf(err))
 	case reason != site.Picked:
-		d.refuse(c, reason)
+		d.refuse(ctx, c, reason)
 	default:
-		d.forward(ctx, s)
+		decided()
+		d.forward(life, s)
 	}
 }
 
+// lastWords is how long an initiator that has connected may take to say who it is when the director stops, and to close after it
+// was told to come back.
+const lastWords = 100 * time.Millisecond
+
 // read takes the first login PDU. Nothing is believed of it: it is bounded in size and time, and must name who asks for what.
-func (d *Director) read(conn net.Conn) (*caller, Drop) {
+func (d *Director) read(ctx context.Context, conn net.Conn) (*caller, Drop) {
 	conn.SetDeadline(time.Now().Add(d.cfg.LoginTimeout))
 	p, err := iscsi.ReadPDU(conn, iscsi.MaxLoginData)
 	if err != nil {
@@ -67,12 +79,12 @@ func (d *Director) read(conn net.Conn) (*caller, Drop) {
 	login, err := iscsi.ParseLogin(p)
 	switch {
 	case errors.Is(err, iscsi.ErrMissingName):
-		d.answer(conn, login, iscsi.StatusMissingParameter)
+		d.answer(ctx, conn, login, iscsi.StatusMissingParameter)
 		return nil, DropMalformed
 	case err != nil:
 		return nil, DropMalformed
 	case login.Request.VersionMin > 0: // the one version there is (RFC 7143 §11.12.4)
-		d.answer(conn, login, iscsi.StatusVersion)
+		d.answer(ctx, conn, login, iscsi.StatusVersion)
 		return nil, DropMalformed
 	}
 	conn.SetDeadline(time.Time{})
@@ -184,8 +196,7 @@ func (d *Director) try(ctx context.Context, c *caller) (*session, site.Reason) {
 	var tried []string
 	for {
 		v := d.view()
-		l, reason := site.Admit(v, c.login.Initiator, c.login.Target)
-		c.device = l.MAC
+		l, reason := d.admit(v, c)
 		if reason != site.Picked {
 			return nil, reason
 		}
@@ -222,6 +233,19 @@ func (d *Director) try(ctx context.Context, c *caller) (*session, site.Reason) {
 		}
 		return s, site.Picked
 	}
+}
+
+// admit decides whether a login is allowed.
+func (d *Director) admit(v *site.View, c *caller) (site.Login, site.Reason) {
+	q := site.Asking{Initiator: c.login.Initiator, Target: c.login.Target}
+	if from, err := netip.ParseAddrPort(c.conn.RemoteAddr().String()); err == nil && d.cfg.Who != nil {
+		q.Holder = d.cfg.Who(from.Addr().Unmap())
+	}
+	if mac, err := site.ParseInitiatorName(q.Initiator); err == nil {
+		c.device = mac
+		q.Runs = d.table.running(mac)
+	}
+	return site.Admit(v, q)
 }
 
 // connect passes a login on to a streamer and returns its first answer. A streamer that takes the connection but
@@ -280,13 +304,13 @@ func (d *Director) forward(ctx context.Context, s *session) {
 		d.pool.leave(s.Streamer)
 	}
 	before, failover := d.table.add(s)
+	d.cfg.Tell(encodeRuns([]run{{s.Device, s.target, s.Streamer, s.Since, s.Failovers}}))
 	d.counts.login(site.Picked)
 	what, detail := "login", fmt.Sprintf("%s version %d from %s", s.VDisk, s.Version, s.Streamer)
 	if failover {
 		d.counts.failovers.Add(1)
 		what = "failover"
-		detail = fmt.Sprintf("%s version %d from %s to %s after %s: %s", s.VDisk, s.Version, before.streamer, s.Streamer,
-			s.Since.Sub(before.lost).Round(time.Millisecond), before.why)
+		detail = fmt.Sprintf("%s version %d from %s to %s %s", s.VDisk, s.Version, before.Streamer, s.Streamer, before.after(s.Since))
 	}
 	d.log.Info("iSCSI "+what, "device", s.Device.String(), "streamer", s.Streamer, "detail", detail)
 	d.event(s.Device, what, detail)
@@ -299,12 +323,20 @@ func (d *Director) forward(ctx context.Context, s *session) {
 	d.event(s.Device, "closed", fmt.Sprintf("%s: %s", s.Streamer, cause))
 }
 
+// after says how long a device was away, and why.
+func (r record) after(now time.Time) string {
+	if r.peer {
+		return "after its appliance stopped"
+	}
+	return fmt.Sprintf("after %s: %s", now.Sub(r.lost).Round(time.Millisecond), r.why)
+}
+
 // status is what an initiator is told. Class 2 makes it give up, class 3 makes it come back.
 func status(r site.Reason) iscsi.Status {
 	switch r {
 	case site.UnknownDevice, site.MalformedInitiator:
 		return iscsi.StatusAuthentication
-	case site.NotItsVDisk:
+	case site.NotItsVDisk, site.NotItsAddress:
 		return iscsi.StatusAuthorization
 	case site.MalformedTarget, site.OtherSite:
 		return iscsi.StatusNotFound
@@ -312,17 +344,21 @@ func status(r site.Reason) iscsi.Status {
 	return iscsi.StatusUnavailable
 }
 
-func (d *Director) refuse(c *caller, reason site.Reason) {
+func (d *Director) refuse(ctx context.Context, c *caller, reason site.Reason) {
 	d.counts.login(reason)
 	d.log.Warn("iSCSI login refused", "device", c.device.String(), "initiator", c.login.Initiator, "target", c.login.Target,
 		"reason", string(reason))
 	d.event(c.device, "refused", string(reason)+": "+reason.Text())
-	d.answer(c.conn, c.login, status(reason))
+	d.answer(ctx, c.conn, c.login, status(reason))
 }
 
 // answer ends a login with a status. It lets the initiator close first, for a moment, so that the answer is not lost in a reset.
-func (d *Director) answer(conn net.Conn, login iscsi.Login, s iscsi.Status) {
-	conn.SetDeadline(time.Now().Add(time.Second))
+func (d *Director) answer(ctx context.Context, conn net.Conn, login iscsi.Login, s iscsi.Status) {
+	linger := time.Second
+	if ctx.Err() != nil {
+		linger = lastWords
+	}
+	conn.SetDeadline(time.Now().Add(linger))
 	if _, err := conn.Write(login.Request.Reject(s).PDU().Append(nil)); err != nil {
 		d.counts.drop(DropAnswer)
 		return
@@ -334,17 +370,18 @@ func (d *Director) answer(conn net.Conn, login iscsi.Login, s iscsi.Status) {
 }
 
 // discover answers a discovery session itself: the one target of this device, at the address that was asked.
-func (d *Director) discover(c *caller) {
+func (d *Director) discover(ctx context.Context, c *caller) {
+	defer context.AfterFunc(ctx, func() { reset(c.conn) })()
 	v := d.view()
 	mac, err := site.ParseInitiatorName(c.login.Initiator)
 	if err != nil {
-		d.refuse(c, site.MalformedInitiator)
+		d.refuse(ctx, c, site.MalformedInitiator)
 		return
 	}
 	c.device = mac
 	a, reason := site.Assign(v, mac)
 	if reason == site.UnknownDevice {
-		d.refuse(c, reason)
+		d.refuse(ctx, c, reason)
 		return
 	}
 	var targets []iscsi.Target

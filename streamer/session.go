@@ -21,7 +21,7 @@ type Session struct {
 	Since     time.Time `json:"since"`
 	BytesIn   uint64    `json:"bytes_in"`  // from the initiator
 	BytesOut  uint64    `json:"bytes_out"` // to the initiator
-	Failovers int       `json:"failovers"` // of this device since the director started
+	Failovers int       `json:"failovers"` // of this device since it booted
 }
 
 // session is a pair of spliced connections.
@@ -56,16 +56,17 @@ func lost(cause string) bool {
 	return cause == endStreamer || cause == endDown || cause == endDrain || cause == endReplaced
 }
 
-// end closes both connections at once. With reset the initiator gets a RST, and what is under way is thrown away.
-func (s *session) end(cause string, reset bool) {
+// end closes both connections at once. With abort the initiator gets a RST, and what is under way is thrown away.
+func (s *session) end(cause string, abort bool) {
 	s.once.Do(func() {
 		s.cause.Store(&cause)
 		s.in, s.out = tcpBytes(s.initiator)
 		s.ended(cause) // the initiator may be back before this goroutine runs again
-		if c, ok := s.initiator.(*net.TCPConn); ok && reset {
-			c.SetLinger(0)
+		if abort {
+			reset(s.initiator)
+		} else {
+			hangUp(s.initiator)
 		}
-		s.initiator.Close()
 		s.leg.Close()
 	})
 }
@@ -102,10 +103,10 @@ type shard struct {
 
 // record is what is remembered of a device's last session. There is at most one for each device that was ever admitted.
 type record struct {
-	streamer  string
-	lost      time.Time // zero: the device ended it itself
-	why       string
-	failovers int
+	run
+	lost time.Time // zero: the device ended it itself
+	why  string
+	peer bool // another appliance's director led it
 }
 
 // memory is how long after a loss a login still counts as its failover; later it is a boot.
@@ -136,15 +137,29 @@ func (t *table) add(s *session) (before record, failover bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before = h.devices[s.Device]
-	failover = !before.lost.IsZero() && s.Since.Sub(before.lost) < memory && before.streamer != s.Streamer
-	s.Failovers = before.failovers
+	failover = before.failover(s)
 	if failover {
-		s.Failovers++
+		s.Failovers = before.Failovers + 1
+	} else if !s.firmware() { // firmware that comes by itself boots anew
+		s.Failovers = before.Failovers
 	}
-	h.devices[s.Device] = record{streamer: s.Streamer, failovers: s.Failovers}
+	h.devices[s.Device] = record{run: run{
+		MAC: s.Device, Target: s.target, Streamer: s.Streamer, Since: s.Since, Failovers: s.Failovers,
+	}}
 	h.sessions[s] = struct{}{}
 	return before, failover
 }
+
+// failover reports whether a session is the continuation, elsewhere, of the one that is remembered.
+func (r record) failover(s *session) bool {
+	if r.peer {
+		return r.Target == s.target && !s.firmware()
+	}
+	return !r.lost.IsZero() && s.Since.Sub(r.lost) < memory && r.Streamer != s.Streamer
+}
+
+// firmware reports whether iPXE logs in, which boots; what it booted has another ISID.
+func (s *session) firmware() bool { return s.isid[0] == 0x40 }
 
 // twins returns the sessions that a new one replaces.
 func (h *shard) twins(s *session) []*session {
@@ -165,7 +180,7 @@ func (t *table) remove(s *session, cause string, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.sessions, s)
-	if r := h.devices[s.Device]; lost(cause) && r.streamer == s.Streamer {
+	if r := h.devices[s.Device]; lost(cause) && r.Streamer == s.Streamer {
 		r.lost, r.why = now, cause
 		h.devices[s.Device] = r
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +22,55 @@ func listen(network, address string) (net.Listener, error) {
 		return err
 	}}
 	return lc.Listen(context.Background(), network, address)
+}
+
+// backlogTime is how long a silenced listener still yields connections that the kernel has accepted for it.
+const backlogTime = 20 * time.Millisecond
+
+// silence makes a listener drop every SYN that comes, and yield what it has accepted already. Closing it at once would reset
+// that, and refuse the next.
+func silence(l net.Listener) {
+	c, ok := l.(interface {
+		syscall.Conn
+		SetDeadline(time.Time) error
+	})
+	if !ok {
+		l.Close()
+		return
+	}
+	if raw, err := c.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) {
+			nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K} // keep 0 bytes of each packet
+			unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing})
+		})
+	}
+	c.SetDeadline(time.Now().Add(backlogTime))
+}
+
+// reset ends a connection with a RST, which leaves no state behind. It does so also while another process holds a copy of the socket:
+// closing ours would tell the peer nothing then (tcp_disconnect in the kernel's tcp.c).
+func reset(conn net.Conn) {
+	control(conn, func(fd int) {
+		unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unix.RawSockaddr{Family: unix.AF_UNSPEC})), unix.SizeofSockaddrInet4)
+	})
+	conn.Close()
+}
+
+// hangUp ends a connection after what was written, also while another process holds a copy of the socket.
+func hangUp(conn net.Conn) {
+	control(conn, func(fd int) { unix.Shutdown(fd, unix.SHUT_RDWR) })
+	conn.Close()
+}
+
+// control runs f with the file descriptor of a TCP connection. What fails there is made up for by the close that follows.
+func control(conn net.Conn, f func(fd int)) {
+	c, ok := conn.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	if raw, err := c.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { f(int(fd)) })
+	}
 }
 
 // tuneLeg makes the silent death of a streamer known in about 2 s, whether bytes are under way (TCP_USER_TIMEOUT) or not
@@ -43,26 +93,16 @@ func tune(conn net.Conn, keepalive net.KeepAliveConfig, patience time.Duration) 
 	}
 	c.SetNoDelay(true)
 	c.SetKeepAliveConfig(keepalive)
-	if raw, err := c.SyscallConn(); err == nil {
-		raw.Control(func(fd uintptr) {
-			unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_USER_TIMEOUT, int(patience.Milliseconds()))
-		})
-	}
+	control(conn, func(fd int) {
+		unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_USER_TIMEOUT, int(patience.Milliseconds()))
+	})
 }
 
 // tcpBytes asks the kernel how much a connection has received and how much of what it sent was acknowledged, so that
 // counting costs nothing while bytes flow.
 func tcpBytes(conn net.Conn) (received, acked uint64) {
-	c, ok := conn.(*net.TCPConn)
-	if !ok {
-		return 0, 0
-	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, 0
-	}
-	raw.Control(func(fd uintptr) {
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO); err == nil {
+	control(conn, func(fd int) {
+		if info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO); err == nil {
 			received, acked = info.Bytes_received, info.Bytes_acked
 		}
 	})
