@@ -1,6 +1,9 @@
 package appliance
 
 import (
+	"fmt"
+	"path/filepath"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"everboot/appliance/web"
@@ -19,9 +22,21 @@ func (w *worker) openDirector() (err error) {
 	if !w.cfg.Director.Enabled {
 		return nil
 	}
-	w.director, err = streamer.NewDirector(streamer.DirectorConfig{Listen: []string{w.cfg.Director.Listen}}, w.builder.View, w.event, w.log.With("room", "director"))
+	log := w.log.With("room", "director")
+	w.running = &runningFile{path: filepath.Join(w.cfg.State, "running.json"), log: log, dirty: make(chan struct{}, 1)}
+	w.director, err = streamer.NewDirector(streamer.DirectorConfig{
+		Listen: []string{w.cfg.Director.Listen}, Who: w.macAt, Tell: func([]byte) { w.running.changed() },
+	}, w.builder.View, w.event, log)
 	if err != nil {
 		return err
+	}
+	w.running.whole = w.director.PeerWhole
+	kept, err := w.running.load()
+	if err != nil {
+		return fmt.Errorf("loading what devices run: %w", err)
+	}
+	if kept != nil {
+		w.director.PeerMerge("disk", kept)
 	}
 	w.builder.changed = append(w.builder.changed, w.director.Update)
 	return nil

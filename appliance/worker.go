@@ -67,6 +67,7 @@ type worker struct {
 	tftp     *tftp.Server
 	http     *tftp.HTTP
 	director *streamer.Director
+	running  *runningFile // what devices run, on disk
 	api      *web.Server
 }
 
@@ -158,6 +159,9 @@ func (w *worker) run(ctx context.Context) error {
 		return w.registry.Run(all, func(c site.Content, r site.Registry) { w.builder.registryChanged(all, c, r) })
 	})
 	group.Go(func() error { return w.keepEvents(all) })
+	if w.running != nil {
+		group.Go(func() error { return w.running.Run(all) })
+	}
 	for _, t := range w.tasks() {
 		group.Go(func() error { return t.Run(all) })
 	}
