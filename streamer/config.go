@@ -22,7 +22,7 @@ type DirectorConfig struct {
 	DialTimeout time.Duration
 	// LoginTimeout bounds how long an initiator takes to send its first PDU: 5 s.
 	LoginTimeout time.Duration
-	// MaxLogins bounds logins that are being read, and logins that are being held: 4096 each.
+	// MaxLogins bounds connections that have not said who they are, and logins that are being held: 4096 each.
 	MaxLogins int
 	// DrainPace is the time between two sessions that leave a draining streamer: 10 ms.
 	DrainPace time.Duration

@@ -23,7 +23,8 @@ type Director struct {
 
 	ready   chan struct{}
 	changed chan struct{} // a new view: look for sessions that must move
-	reading chan struct{} // a slot for each login that is being read
+	lobby   *lobby
+	gate    gate
 	waiting sleepers
 	pool    pool
 	table   *table
@@ -37,11 +38,13 @@ func NewDirector(cfg DirectorConfig, view func() *site.View, events func(site.Ev
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	return &Director{
+	d := &Director{
 		cfg: cfg, view: view, events: events, log: log,
 		ready: make(chan struct{}), changed: make(chan struct{}, 1),
-		reading: make(chan struct{}, cfg.MaxLogins), table: newTable(),
-	}, nil
+		lobby: newLobby(cfg.MaxLogins), table: newTable(),
+	}
+	d.gate.resize(0)
+	return d, nil
 }
 
 // Ready closes when all addresses listen.
@@ -121,15 +124,9 @@ func (d *Director) accept(ctx context.Context, l net.Listener, start func(net.Co
 
 // start leads a connection in a goroutine of its own. It counts as a login until it is a session or has been answered.
 func (d *Director) start(ctx, life context.Context, conn net.Conn, all, logins *sync.WaitGroup) {
-	select {
-	case d.reading <- struct{}{}:
-	default:
-		d.counts.drop(DropTooMany)
-		reset(conn)
-		return
-	}
+	g := d.lobby.enter(conn)
 	logins.Add(1)
-	all.Go(func() { d.serve(ctx, life, conn, sync.OnceFunc(logins.Done)) })
+	all.Go(func() { d.serve(ctx, life, g, sync.OnceFunc(logins.Done)) })
 }
 
 func pause(ctx context.Context, t time.Duration) {
@@ -144,6 +141,7 @@ func pause(ctx context.Context, t time.Duration) {
 // erred the target goes on.
 func (d *Director) Update(v *site.View) {
 	d.pool.forget(v)
+	d.gate.resize(takers(v))
 	elsewhere := memo(v)
 	for _, s := range d.table.all() {
 		st, ok := v.Streamers[s.Streamer]
@@ -156,6 +154,17 @@ func (d *Director) Update(v *site.View) {
 	case d.changed <- struct{}{}:
 	default:
 	}
+}
+
+// takers returns how many streamers of a view take logins.
+func takers(v *site.View) int {
+	n := 0
+	for _, s := range v.Streamers {
+		if s.Check.Health == site.Up && s.State != site.Draining {
+			n++
+		}
+	}
+	return n
 }
 
 // memo returns a function that says whether another streamer than its own could serve a session. It asks site.Pick once for

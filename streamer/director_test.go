@@ -358,6 +358,32 @@ func TestBoundOfLogins(t *testing.T) {
 	eventually(t, "the third is dropped", func() bool { return f.director.Stats().Drops[streamer.DropTooMany] == 1 })
 }
 
+// TestHalfOpenLoginsKeepNobodyOut: a flood of connections that say nothing is bounded, leaves nothing behind, and who says who it is gets in.
+func TestHalfOpenLoginsKeepNobodyOut(t *testing.T) {
+	const most, flood = 50, 1000
+	f := newFleet(t, streamer.DirectorConfig{MaxLogins: most})
+	f.add("s1")
+	var conns []net.Conn
+	for range flood {
+		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp", f.address)
+		if err == nil { // it may be reset before Dial returns
+			conns = append(conns, conn)
+		}
+	}
+	f.mustLogin(t1)
+	eventually(t, "the oldest are dropped", func() bool { return f.director.Stats().Drops[streamer.DropTooMany] >= flood-most })
+	for _, conn := range conns {
+		conn.Close()
+	}
+	eventually(t, "all are dropped", func() bool {
+		drops := f.director.Stats().Drops
+		return drops[streamer.DropTooMany]+drops[streamer.DropHungUp] == flood
+	})
+	if f.director.Stats().Sessions != 1 {
+		t.Error("the session did not survive")
+	}
+}
+
 func TestStrands(t *testing.T) {
 	f := newFleet(t, streamer.DirectorConfig{})
 	f.add("s1")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -31,7 +30,8 @@ type caller struct {
 
 // serve leads one connection from its first PDU to its end. A login ends with ctx, a session with life; decided is called when the
 // one is the other, or has been answered.
-func (d *Director) serve(ctx, life context.Context, conn net.Conn, decided func()) {
+func (d *Director) serve(ctx, life context.Context, g *guest, decided func()) {
+	conn := g.conn
 	defer hangUp(conn)
 	defer decided()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now().Add(lastWords)) })
@@ -40,29 +40,43 @@ func (d *Director) serve(ctx, life context.Context, conn net.Conn, decided func(
 	if drop == "" && ctx.Err() == nil && c.login.Discovery {
 		d.discover(ctx, c)
 	}
-	<-d.reading
+	if d.lobby.leave(g) {
+		drop = DropTooMany
+	}
 	switch {
 	case drop != "":
 		d.counts.drop(drop)
 		d.log.Debug("iSCSI connection dropped", "remote", conn.RemoteAddr().String(), "why", string(drop))
-		return
 	case ctx.Err() != nil:
 		d.counts.drop(DropStop)
 		d.answer(ctx, conn, c.login, iscsi.StatusUnavailable)
-		return
-	case c.login.Discovery:
-		return
+	case !c.login.Discovery:
+		if s := d.login(ctx, c); s != nil {
+			decided()
+			d.forward(life, s)
+		}
 	}
+}
+
+// login finds a session for who asks, or tells it why not.
+func (d *Director) login(ctx context.Context, c *caller) *session {
+	if mac, err := site.ParseInitiatorName(c.login.Initiator); err == nil {
+		c.device = mac
+	}
+	if !d.gate.register(c.device) {
+		d.counts.drop(DropTooMany)
+		d.answer(ctx, c.conn, c.login, iscsi.StatusUnavailable)
+		return nil
+	}
+	defer d.gate.unregister(c.device)
 	s, reason, err := d.find(ctx, c)
 	switch {
 	case err != nil:
 		d.counts.drop(dropOf(err))
 	case reason != site.Picked:
 		d.refuse(ctx, c, reason)
-	default:
-		decided()
-		d.forward(life, s)
 	}
+	return s
 }
 
 // lastWords is how long an initiator that has connected may take to say who it is when the director stops, and to close after it
@@ -105,9 +119,14 @@ func dropOf(err error) Drop {
 // find looks for a streamer that takes the login, for as long as it may be held. An error means that the initiator is gone.
 func (d *Director) find(ctx context.Context, c *caller) (*session, site.Reason, error) {
 	held := false
-	deadline := time.Now().Add(d.cfg.Hold)
+	arrived := time.Now()
+	deadline := arrived.Add(d.cfg.Hold)
 	for {
+		if !d.gate.enter(ctx, arrived, deadline) {
+			return nil, site.TooManyLogins, nil
+		}
 		s, reason := d.try(ctx, c)
+		d.gate.leave()
 		if reason == site.Picked || !waits(d.view(), reason) {
 			return s, reason, nil
 		}
@@ -238,13 +257,13 @@ func (d *Director) try(ctx context.Context, c *caller) (*session, site.Reason) {
 // admit decides whether a login is allowed.
 func (d *Director) admit(v *site.View, c *caller) (site.Login, site.Reason) {
 	q := site.Asking{Initiator: c.login.Initiator, Target: c.login.Target}
-	if from, err := netip.ParseAddrPort(c.conn.RemoteAddr().String()); err == nil && d.cfg.Who != nil {
-		q.Holder = d.cfg.Who(from.Addr().Unmap())
+	switch from := remote(c.conn); {
+	case v.Devices[c.device].Address == from: // its reservation: no need to look for who has it
+		q.Holder = c.device
+	case d.cfg.Who != nil:
+		q.Holder = d.cfg.Who(from)
 	}
-	if mac, err := site.ParseInitiatorName(q.Initiator); err == nil {
-		c.device = mac
-		q.Runs = d.table.running(mac)
-	}
+	q.Runs = d.table.running(c.device)
 	return site.Admit(v, q)
 }
 

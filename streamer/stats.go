@@ -13,7 +13,7 @@ type Drop string
 
 // The drops.
 const (
-	DropTooMany   Drop = "too-many"   // more logins at once than allowed
+	DropTooMany   Drop = "too-many"   // more connections at once, or more logins of one device, than allowed
 	DropSlow      Drop = "slow"       // the first PDU did not come in time
 	DropHungUp    Drop = "hung-up"    // the initiator closed the connection
 	DropMalformed Drop = "malformed"  // not a login request, or one that breaks the rules
