@@ -17,7 +17,7 @@ func (w *worker) Status() web.Status {
 	v := w.builder.View()
 	s := web.Status{
 		Node: w.cfg.Node, Version: w.opts.Version, Now: time.Now(), Started: w.started, View: v,
-		VIP: w.vipStatus(), Checks: w.checks(), Sessions: w.sessions(v), Warnings: warnings(v),
+		VIP: w.vipStatus(), Checks: w.checks(), Sessions: w.sessions(v), Peers: w.peerStatus(), Warnings: append(warnings(v), w.peerWarnings()...),
 	}
 	s.Leases = len(w.leases())
 	return s

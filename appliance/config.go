@@ -46,12 +46,6 @@ type RegistryConfig struct {
 	Token     Secret   `toml:"token"`
 }
 
-// PeersConfig names the other appliances of the site.
-type PeersConfig struct {
-	Addresses []netip.Addr `toml:"addresses"`
-	Key       Secret       `toml:"key"`
-}
-
 // APIConfig is the console, the API, /metrics and /healthz.
 type APIConfig struct {
 	Listen string `toml:"listen"`

@@ -51,6 +51,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	if c.w.vip != nil {
 		c.vip(send)
 	}
+	if c.w.peers != nil {
+		c.peers(send)
+	}
 	if c.w.dhcp != nil {
 		c.dhcp(send)
 	}

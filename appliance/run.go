@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
+	"everboot/appliance/peers"
 	"everboot/dhcp"
 	"everboot/internal/ports"
 	"everboot/site"
@@ -80,12 +82,20 @@ func (c *Config) checkHost() []error {
 	}
 	_, err := c.API.Token.Read()
 	add(err)
+	_, err = c.Peers.Key.Read()
+	add(err)
 	_, err = c.Registry.Token.Read()
 	add(err)
 	own, err := ownAddress(c)
 	add(err)
 	if len(c.VIP.Addresses) > 0 && own.IsValid() {
 		add(vip.Check(c.vipConfig())...)
+	}
+	if c.Peers.shares() && own.IsValid() {
+		if cfg, err := c.peersConfig(own); err == nil { // what is wrong with the key has been said
+			add(cfg.Validate())
+			add(tryListen("the peer channel", net.JoinHostPort(own.String(), strconv.Itoa(peers.DefaultPort)), "stop it"))
+		}
 	}
 	if c.DHCP.Mode == "server" && own.IsValid() {
 		content := c.Content()
@@ -107,14 +117,19 @@ func (c *Config) checkHost() []error {
 	return found
 }
 
-// checkListen tries whether a TCP address can be listened at.
+// checkListen tries whether the TCP address of a configuration key can be listened at.
 func checkListen(key, address string) error {
+	return tryListen(key, address, "stop it, or change "+key)
+}
+
+// tryListen tries whether a TCP address can be listened at. The error names who has it, and says the remedy.
+func tryListen(what, address, remedy string) error {
 	l, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s %s: %w; %s has the port: stop it, or change %s", key, address, err, ports.Owner("tcp", port(address)), key)
+		return fmt.Errorf("%s %s: %w; %s has the port: %s", what, address, err, ports.Owner("tcp", port(address)), remedy)
 	}
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", key, address, err)
+		return fmt.Errorf("%s %s: %w", what, address, err)
 	}
 	return l.Close()
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"everboot/appliance/peers"
 	"everboot/appliance/web"
 	"everboot/dhcp"
 	"everboot/health"
@@ -54,6 +55,7 @@ type worker struct {
 	started time.Time
 	own     netip.Addr
 
+	shares   map[peers.Topic]peers.Share // filled by the rooms as they open
 	builder  *builder
 	registry registry
 	health   *health.Runner
@@ -68,6 +70,7 @@ type worker struct {
 	http     *tftp.HTTP
 	director *streamer.Director
 	running  *runningFile // what devices run, on disk
+	peers    *peers.Channel
 	api      *web.Server
 }
 
@@ -86,7 +89,7 @@ func RunWorker(ctx context.Context, cfg *Config, opts WorkerOptions) error {
 func newWorker(cfg *Config, opts WorkerOptions) (*worker, error) {
 	w := &worker{
 		cfg: cfg, opts: opts, log: opts.Log, started: time.Now(),
-		timeline: newTimeline(), events: make(chan site.Event, eventQueue),
+		shares: make(map[peers.Topic]peers.Share), timeline: newTimeline(), events: make(chan site.Event, eventQueue),
 	}
 	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state folder: %w", err)
@@ -98,7 +101,7 @@ func newWorker(cfg *Config, opts WorkerOptions) (*worker, error) {
 	if w.builder, err = newBuilder(cfg, w.observed(), w.log.With("room", "site"), time.Now); err != nil {
 		return nil, err
 	}
-	for _, open := range []func() error{w.openRegistry, w.openHealth, w.openBoot, w.openDHCP, w.openDirector, w.openVIP, w.openAPI} {
+	for _, open := range []func() error{w.openRegistry, w.openHealth, w.openBoot, w.openDHCP, w.openDirector, w.openVIP, w.openPeers, w.openAPI} {
 		if err := open(); err != nil {
 			return nil, err
 		}
@@ -186,6 +189,9 @@ func (w *worker) tasks() []task {
 	}
 	if w.director != nil {
 		list = append(list, w.director)
+	}
+	if w.peers != nil {
+		list = append(list, w.peers)
 	}
 	return append(list, late{task: w.health, after: list})
 }

@@ -4,21 +4,23 @@ package web
 import (
 	"time"
 
+	"everboot/appliance/peers"
 	"everboot/site"
 )
 
 // Status is the site at a glance, as one appliance sees it.
 type Status struct {
-	Node     string     `json:"node"`
-	Version  string     `json:"version"`
-	Now      time.Time  `json:"now"`
-	Started  time.Time  `json:"started"`
-	View     *site.View `json:"view"`
-	VIP      *VIP       `json:"vip,omitempty"`
-	Checks   []Check    `json:"checks"`
-	Sessions []Session  `json:"sessions"`
-	Leases   int        `json:"leases"`   // addresses given from pools or reservations that are alive
-	Warnings []string   `json:"warnings"` // what somebody should look at, one line each
+	Node     string       `json:"node"`
+	Version  string       `json:"version"`
+	Now      time.Time    `json:"now"`
+	Started  time.Time    `json:"started"`
+	View     *site.View   `json:"view"`
+	VIP      *VIP         `json:"vip,omitempty"`
+	Peers    []peers.Peer `json:"peers,omitempty"`
+	Checks   []Check      `json:"checks"`
+	Sessions []Session    `json:"sessions"`
+	Leases   int          `json:"leases"`   // addresses given from pools or reservations that are alive
+	Warnings []string     `json:"warnings"` // what somebody should look at, one line each
 }
 
 // VIP is what the VRRP router says.

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"everboot/appliance"
+	"everboot/appliance/peers"
 	"everboot/appliance/web"
 	"everboot/site"
 	"everboot/streamer"
@@ -170,6 +171,9 @@ func printStatus(w io.Writer, s web.Status) error {
 	if s.VIP != nil {
 		fmt.Fprintf(t, "vip\t%s: %s for %s (priority %d%s)\n", strings.Join(s.VIP.Addresses, " "), s.VIP.State, s.Now.Sub(s.VIP.Since).Round(time.Second), s.VIP.Priority, prefixed("; ", s.VIP.Reason))
 	}
+	for _, p := range s.Peers {
+		fmt.Fprintf(t, "peer\t%s\n", describePeer(p, s.Now))
+	}
 	fmt.Fprintf(t, "boot\t%s: TFTP %s, HTTP %s\n", v.Boot.Address, describeCheck(v.Boot.TFTP, s.Now), describeCheck(v.Boot.HTTP, s.Now))
 	fmt.Fprintf(t, "targets\t%d devices, %d leases, %d streams here\n", len(v.Devices), s.Leases, len(s.Sessions))
 	for _, warning := range s.Warnings {
@@ -190,6 +194,17 @@ func printStatus(w io.Writer, s web.Status) error {
 		fmt.Fprintf(t, "%s\t%s\t%s:%d\t%s\t%s\t%d\n", e.Device, e.MAC, e.VDisk, e.Version, e.Streamer, s.Now.Sub(e.Since).Round(time.Second), e.Failovers)
 	}
 	return t.Flush()
+}
+
+func describePeer(p peers.Peer, now time.Time) string {
+	state := "does not answer"
+	if p.Alive {
+		state = "answers"
+	}
+	if !p.Since.IsZero() {
+		state += " for " + now.Sub(p.Since).Round(time.Second).String()
+	}
+	return strings.TrimSpace(p.Name+" "+p.Address.String()) + ": " + state
 }
 
 func describeRegistry(v *site.View) string {

@@ -77,6 +77,9 @@ func New(l *lab.Lab, o Options) (*Fleet, error) {
 	if err := os.WriteFile(f.path("api.token"), []byte("a-token-for-the-lab-only\n"), 0o600); err != nil {
 		return nil, err
 	}
+	if err := os.WriteFile(f.path("peer.key"), []byte("a-peer-key-for-the-lab-only\n"), 0o600); err != nil {
+		return nil, err
+	}
 	for name := range applianceAddress {
 		if err := f.writeAppliance(name); err != nil {
 			return nil, err
@@ -109,7 +112,7 @@ func (f *Fleet) writeAppliance(name string) error {
 	var c strings.Builder
 	fmt.Fprintf(&c, "node = %q\nsite = %q\ninterface = \"eth0\"\nstate = %q\n\n", name, siteName, f.path(name))
 	fmt.Fprintf(&c, "[registry]\n%s\n", f.registry(name))
-	fmt.Fprintf(&c, "[peers]\naddresses = [%q]\n\n", applianceAddress[peer])
+	fmt.Fprintf(&c, "[peers]\naddresses = [%q]\nkey = \"file:%s\"\n\n", applianceAddress[peer], f.path("peer.key"))
 	fmt.Fprintf(&c, "[vip]\naddresses = [\"%s/24\"]\npriority = %d\n\n", VIP, priority)
 	fmt.Fprintf(&c, "[[dhcp.subnet]]\nnetwork = %q\nrange = \"198.18.0.100-198.18.0.199\"\nrouter = \"198.18.0.1\"\n\n", targetNet)
 	fmt.Fprintf(&c, "[tftp]\nroot = %q\n\n", f.path(name, "boot"))
