@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -24,9 +25,17 @@ type Config struct {
 	// Peers are the server addresses of the other appliances of the site. Each appliance has a list like this, with the others in it; the pools are
 	// shared out by it. When the list changes, some addresses get another owner, who does not know who has them: change it on all
 	// appliances, and let those leases run out.
-	Peers       []netip.Addr
-	LeaseFile   string // a file of this node alone
-	QueueLength int    // messages that may wait for an answer; more are dropped and counted. Default DefaultQueueLength
+	Peers []netip.Addr
+	// ServerID is the server identifier (option 54), the same on all appliances: an address that always one of them answers at, so that
+	// renewals reach whoever lives. Default: ServerAddress.
+	ServerID netip.Addr
+	// Tell sends a message to all peers, in a datagram that may be lost; what they send comes to PeerChanged. With it the nodes are one
+	// service; nil: each answers everybody from its own part of the pools.
+	Tell func(message []byte) `json:"-"`
+	// Seen reports whether something else than the peer channel says that a peer is alive now. It may be nil.
+	Seen        func(peer netip.Addr) bool `json:"-"`
+	LeaseFile   string                     // a file of this node alone
+	QueueLength int                        // messages that may wait for an answer; more are dropped and counted. Default DefaultQueueLength
 }
 
 // Subnet is a network that the server serves.
@@ -37,6 +46,19 @@ type Subnet struct {
 	DNS     []netip.Addr  // option 6
 	Domain  string        // option 15
 	Lease   time.Duration // default DefaultLease
+}
+
+// serverID returns what stands in option 54.
+func (c Config) serverID() netip.Addr { return cmp.Or(c.ServerID, c.ServerAddress) }
+
+// longest returns the longest lease of all pools. A reserved address is for one device, however long it has it.
+func (c Config) longest() (longest time.Duration) {
+	for _, s := range c.Subnets {
+		if s.hasRange() {
+			longest = max(longest, s.lease())
+		}
+	}
+	return longest
 }
 
 func (s Subnet) lease() time.Duration {
@@ -63,6 +85,9 @@ func (c Config) problems() []error {
 	}
 	if !c.ServerAddress.Is4() || c.ServerAddress.IsUnspecified() {
 		bad("server address %s: use an IPv4 address of this node", c.ServerAddress)
+	}
+	if c.ServerID.IsValid() && !c.ServerID.Is4() {
+		bad("server identifier %s: use an IPv4 address", c.ServerID)
 	}
 	if c.LeaseFile == "" {
 		bad("no lease file: give the path of one")

@@ -4,9 +4,9 @@
 // no disk. Server owns the state and puts Handle behind coredhcp, the frame that listens on port 67; a lease is on disk before its
 // ACK leaves.
 //
-// Two or more appliances answer at once, each under its own server identifier (option 54). Reservations are answered by all of them with
-// the same answer. Of a pool, each address belongs to one appliance by hash, so that no address is given twice without a word
-// between them.
+// Two or more appliances are one service, under one server identifier (option 54) that survives each of them. They tell each other
+// their leases (package pair). Each client is first answered by one of them, and each address of a pool is one's to give, both by hash,
+// so that no address is given twice also when no word comes through.
 //
 // coredhcp never delivers a DECLINE; Handle knows what to do with one, and gets it when a listener of our own does what the
 // frame cannot (DECLINE, port 4011, proxyDHCP).
@@ -40,6 +40,10 @@ const (
 	WrongNetwork Reason = "wrong-network"  // NAK: it asks for an address that does not belong to where it is
 	NotIts       Reason = "not-its"        // NAK: the address that it asks for belongs to somebody else, or it has another one
 	OtherServer  Reason = "other-server"   // it took another server's offer (option 54)
+	OtherNode    Reason = "other-node"     // the message is another node's of this service to answer
+	Comparing    Reason = "comparing"      // the nodes compare their leases: nobody is answered for a moment
+	OfferLost    Reason = "offer-lost"     // NAK: the node that made the offer is gone
+	PoolHeld     Reason = "pool-held"      // the free addresses may be in use with a node that is out of contact
 	NoRecord     Reason = "no-record"      // it asks for a lease that we know nothing of; its server may
 	NoSubnet     Reason = "no-subnet"      // there is no [[dhcp.subnet]] for where it is
 	NoPool       Reason = "no-pool"        // it has no reservation and its subnet has no range
@@ -62,6 +66,10 @@ var reasonText = map[Reason]string{
 	WrongNetwork: "it asks for an address that does not belong to the network where it is",
 	NotIts:       "the address that it asks for is not, or not any more, its own",
 	OtherServer:  "it took another server's offer",
+	OtherNode:    "another node of this service answers it",
+	Comparing:    "the nodes are comparing their leases; it is answered in a moment",
+	OfferLost:    "the node that made it the offer is gone; it starts again",
+	PoolHeld:     "no address is free for certain: the other node is out of contact and may have prolonged the leases that ended",
 	NoRecord:     "it asks for a lease that we know nothing of",
 	NoSubnet:     "there is no [[dhcp.subnet]] for the network where it is",
 	NoPool:       "it has no reservation, and its subnet has no range",

@@ -36,8 +36,17 @@ func Handle(now time.Time, view *site.View, q *dhcpv4.DHCPv4, s *State) (*dhcpv4
 	s.look(view)
 	r, reason := read(q)
 	h := &exchange{State: s, now: now, r: r}
-	if reason == "" {
+	switch {
+	case reason != "":
+	case s.pair != nil && !s.pair.Settled():
+		reason = Comparing
+	default:
 		reason = h.dispatch()
+	}
+	for _, l := range h.save {
+		if s.pair != nil {
+			s.pair.Changed(now, l.Address)
+		}
 	}
 	return h.finish(reason)
 }
@@ -79,6 +88,9 @@ func (h *exchange) discover() Reason {
 	if h.sub, ok = h.subnetFor(h.r); !ok {
 		return NoSubnet
 	}
+	if !h.first() && !h.neglected() {
+		return OtherNode
+	}
 	reason := h.choose()
 	if !h.addr.IsValid() {
 		return reason
@@ -108,6 +120,9 @@ func (h *exchange) choose() Reason {
 		return NoPool
 	}
 	a, ok := h.table.Pick(h.now, h.sub.Network, h.avoid(h.r.mac))
+	if !ok && h.table.Waits(h.sub.Network) {
+		return PoolHeld
+	}
 	if !ok {
 		return PoolEmpty
 	}
@@ -136,13 +151,15 @@ func (h *exchange) selecting() Reason {
 	}
 	// Some renew with option 54 filled in and no option 50, which is wrong, but clear.
 	h.addr = cmp.Or(h.r.requested, h.r.ciaddr)
-	if h.r.server != h.cfg.ServerAddress {
-		h.table.Forget(h.now, h.r.client, h.sub.Network)
-		h.table.Forget(h.now, leases.ClientOf(nil, h.r.mac), h.sub.Network)
+	if !h.isUs(h.r.server) {
+		h.forget()
 		return OtherServer
 	}
 	if !h.addr.IsValid() {
 		return Malformed
+	}
+	if reason := h.whoseOffer(); reason != "" {
+		return reason
 	}
 	if !h.sub.Network.Contains(h.addr) {
 		return h.nak(WrongNetwork)
@@ -164,6 +181,9 @@ func (h *exchange) rebooting() Reason {
 		return NoSubnet
 	}
 	h.addr = h.r.requested
+	if !h.answerable() {
+		return OtherNode
+	}
 	if !h.sub.Network.Contains(h.addr) {
 		return h.nak(WrongNetwork)
 	}
@@ -185,7 +205,7 @@ func (h *exchange) extending() Reason {
 	if reason := h.claim(); reason != NoRecord {
 		return reason
 	}
-	if !h.free(h.now, h.addr, h.r, h.sub) {
+	if !h.adoptable() {
 		return NoRecord
 	}
 	return h.ack(Readopted)
@@ -225,7 +245,7 @@ func (h *exchange) release() Reason {
 	if h.addr = h.r.ciaddr; !h.addr.IsValid() {
 		return Malformed
 	}
-	if h.r.server.IsValid() && h.r.server != h.cfg.ServerAddress {
+	if h.r.server.IsValid() && !h.isUs(h.r.server) {
 		return OtherServer
 	}
 	l, ok := h.table.Release(h.now, h.addr, h.holder(h.addr, h.r))
@@ -241,7 +261,7 @@ func (h *exchange) decline() Reason {
 	if h.addr = h.r.requested; !h.addr.IsValid() {
 		return Malformed
 	}
-	if h.r.server != h.cfg.ServerAddress {
+	if !h.isUs(h.r.server) {
 		return OtherServer
 	}
 	l, ok := h.table.Decline(h.now, h.addr, h.holder(h.addr, h.r), quarantine)
@@ -285,7 +305,7 @@ func (h *exchange) nak(reason Reason) Reason {
 func (h *exchange) finish(reason Reason) (*dhcpv4.DHCPv4, Effects) {
 	switch h.kind {
 	case dhcpv4.MessageTypeNak:
-		h.reply = refusal(h.r, h.cfg.ServerAddress, reason)
+		h.reply = refusal(h.r, h.cfg.serverID(), reason)
 	case dhcpv4.MessageTypeOffer, dhcpv4.MessageTypeAck:
 		h.offer, h.boot = site.Boot(h.view, h.r.boot)
 		h.reply = h.answer(reason)

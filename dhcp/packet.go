@@ -12,7 +12,8 @@ import (
 // destination is where an answer goes.
 type destination struct {
 	addr netip.AddrPort
-	mac  site.MAC // of the frame; zero: the packet is routed
+	mac  site.MAC   // of the frame; zero: the packet is routed
+	from netip.Addr // the source; zero: this node's own address
 }
 
 var (
@@ -25,19 +26,19 @@ func destinationOf(q, answer *dhcpv4.DHCPv4, local netip.Prefix) destination {
 	giaddr, _ := headerAddr(q.GatewayIPAddr)
 	ciaddr, _ := headerAddr(q.ClientIPAddr)
 	toClient := func(a netip.Addr) destination {
-		return destination{netip.AddrPortFrom(a, dhcpv4.ClientPort), site.MAC(q.ClientHWAddr)}
+		return destination{addr: netip.AddrPortFrom(a, dhcpv4.ClientPort), mac: site.MAC(q.ClientHWAddr)}
 	}
 	switch {
 	case giaddr.IsValid():
 		return destination{addr: netip.AddrPortFrom(giaddr, dhcpv4.ServerPort)}
 	case answer.MessageType() == dhcpv4.MessageTypeNak:
-		return destination{netip.AddrPortFrom(limitedBroadcast, dhcpv4.ClientPort), broadcastMAC}
+		return destination{addr: netip.AddrPortFrom(limitedBroadcast, dhcpv4.ClientPort), mac: broadcastMAC}
 	case ciaddr.IsValid() && local.Contains(ciaddr):
 		return toClient(ciaddr)
 	case ciaddr.IsValid():
 		return destination{addr: netip.AddrPortFrom(ciaddr, dhcpv4.ClientPort)}
 	case q.IsBroadcast():
-		return destination{netip.AddrPortFrom(limitedBroadcast, dhcpv4.ClientPort), broadcastMAC}
+		return destination{addr: netip.AddrPortFrom(limitedBroadcast, dhcpv4.ClientPort), mac: broadcastMAC}
 	}
 	// The client does not answer ARP for an address that it does not have yet: the frame goes to its MAC.
 	yiaddr, _ := headerAddr(answer.YourIPAddr)

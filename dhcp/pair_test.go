@@ -16,7 +16,7 @@ import (
 // broadcasts reach both or, at times, one; servers restart from their disks; clients vanish without a word.
 func TestTwoServersNeverGiveOneAddressTwice(t *testing.T) {
 	for seed := range uint64(20) {
-		p := newPair(t, seed)
+		p := newRivals(t, seed)
 		for range 3000 {
 			p.step()
 		}
@@ -26,7 +26,7 @@ func TestTwoServersNeverGiveOneAddressTwice(t *testing.T) {
 	}
 }
 
-type pair struct {
+type rivals struct {
 	t       *testing.T
 	rand    *rand.Rand
 	now     time.Time
@@ -45,8 +45,8 @@ type simClient struct {
 	until  time.Time
 }
 
-func newPair(t *testing.T, seed uint64) *pair {
-	p := &pair{t: t, rand: rand.New(rand.NewPCG(seed, 7)), now: epoch, view: testView()}
+func newRivals(t *testing.T, seed uint64) *rivals {
+	p := &rivals{t: t, rand: rand.New(rand.NewPCG(seed, 7)), now: epoch, view: testView()}
 	a := testConfig()
 	a.Subnets[0].Lease = 10 * time.Minute
 	a.Subnets[0].Range = [2]netip.Addr{ip("198.18.0.100"), ip("198.18.0.139")}
@@ -63,7 +63,7 @@ func newPair(t *testing.T, seed uint64) *pair {
 }
 
 // tell sends a message to the servers that hear it and returns the answers.
-func (p *pair) tell(q *dhcpv4.DHCPv4, hear ...int) (answers []*dhcpv4.DHCPv4) {
+func (p *rivals) tell(q *dhcpv4.DHCPv4, hear ...int) (answers []*dhcpv4.DHCPv4) {
 	for _, i := range hear {
 		answer, e := Handle(p.now, p.view, q, p.servers[i])
 		for _, l := range e.Save {
@@ -76,9 +76,9 @@ func (p *pair) tell(q *dhcpv4.DHCPv4, hear ...int) (answers []*dhcpv4.DHCPv4) {
 	return answers
 }
 
-func (p *pair) ears() []int { return [][]int{{0, 1}, {0, 1}, {0, 1}, {0}, {1}}[p.rand.IntN(5)] }
+func (p *rivals) ears() []int { return [][]int{{0, 1}, {0, 1}, {0, 1}, {0}, {1}}[p.rand.IntN(5)] }
 
-func (p *pair) step() {
+func (p *rivals) step() {
 	p.now = p.now.Add(time.Duration(p.rand.IntN(5000)) * time.Millisecond)
 	c := p.clients[p.rand.IntN(len(p.clients))]
 	if !p.now.Before(c.until) {
@@ -113,7 +113,7 @@ func (p *pair) step() {
 }
 
 // boot is DISCOVER, the choice between offers, REQUEST.
-func (p *pair) boot(c *simClient) {
+func (p *rivals) boot(c *simClient) {
 	c.addr = netip.Addr{}
 	offers := p.tell(message(c.mac, discover), p.ears()...)
 	if len(offers) == 0 {
@@ -125,7 +125,7 @@ func (p *pair) boot(c *simClient) {
 }
 
 // take is what a client does with the answers to a REQUEST, and the check of this test.
-func (p *pair) take(c *simClient, answers []*dhcpv4.DHCPv4) {
+func (p *rivals) take(c *simClient, answers []*dhcpv4.DHCPv4) {
 	for _, a := range answers {
 		switch a.MessageType() {
 		case dhcpv4.MessageTypeNak:

@@ -26,7 +26,7 @@ const (
 
 // answer returns an OFFER or an ACK.
 func (h *exchange) answer(reason Reason) *dhcpv4.DHCPv4 {
-	p := blank(h.r, h.kind, h.cfg.ServerAddress)
+	p := blank(h.r, h.kind, h.cfg.serverID())
 	put := func(code dhcpv4.OptionCode, value []byte) { p.Options[code.Code()] = value }
 	// An INFORM is answered without an address and without a time (RFC 2131 §4.3.5).
 	if reason != Informed {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -25,6 +26,7 @@ const (
 // store keeps leases; *leases.Store is the real one.
 type store interface {
 	Commit([]leases.Lease) error
+	SetSynced(time.Time) error
 	Close() error
 }
 
@@ -37,15 +39,18 @@ type Server struct {
 	local  netip.Prefix
 	ready  chan struct{}
 	queue  chan *dhcpv4.DHCPv4
+	peers  chan []byte // what peers tell
 	listen func(Config, func(*dhcpv4.DHCPv4)) (transport, error)
 
-	opened bool
-	store  store
-	net    transport
+	opened   bool
+	syncedAt time.Time
+	store    store
+	net      transport
 
 	mu     sync.Mutex // guards what follows
 	state  *State
 	recent *recent
+	held   held
 	stats  Stats
 }
 
@@ -54,6 +59,7 @@ type outgoing struct {
 	save    []leases.Lease
 	payload []byte
 	to      destination
+	synced  time.Time // to be kept on disk
 }
 
 // New returns a server. Nothing is opened before Open or Run. view may return nil; events is called from one goroutine
@@ -70,7 +76,7 @@ func New(cfg Config, view func() *site.View, events func(site.Event), log *slog.
 	}
 	s := &Server{
 		cfg: cfg, view: view, events: events, log: log, listen: listen,
-		ready: make(chan struct{}), queue: make(chan *dhcpv4.DHCPv4, cfg.QueueLength),
+		ready: make(chan struct{}), queue: make(chan *dhcpv4.DHCPv4, cfg.QueueLength), peers: make(chan []byte, peerQueue),
 		state: NewState(cfg), recent: newRecent(), stats: newStats(),
 	}
 	i := slices.IndexFunc(cfg.Subnets, func(sub Subnet) bool { return sub.Network.Contains(cfg.ServerAddress) })
@@ -85,8 +91,12 @@ func (s *Server) Open() error {
 	if err != nil {
 		return err
 	}
+	now := time.Now()
 	s.mu.Lock()
-	stale := s.state.Load(time.Now(), list)
+	stale := s.state.Load(now, list)
+	if s.cfg.Tell != nil {
+		s.state.Join(now, rand.Uint64(), st.Synced())
+	}
 	s.mu.Unlock()
 	if err := st.Delete(stale); err != nil {
 		st.Close()
@@ -167,6 +177,8 @@ func (s *Server) serve(ctx context.Context) error {
 }
 
 func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan error) error {
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -174,15 +186,25 @@ func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan 
 		case err := <-failed:
 			return fmt.Errorf("receiving: %w", err)
 		case q := <-s.queue:
-			o, ok := s.handle(time.Now(), q)
-			switch {
-			case !ok:
-			case len(o.save) == 0:
-				s.transmit(o) // what needs no disk does not wait for it
-			default:
-				out <- o
+			s.answerOne(q, out)
+		case b := <-s.peers:
+			s.hear(b, out)
+		case <-tick.C:
+			for _, q := range s.tick(out) {
+				s.answerOne(q, out)
 			}
 		}
+	}
+}
+
+func (s *Server) answerOne(q *dhcpv4.DHCPv4, out chan<- outgoing) {
+	o, ok := s.handle(time.Now(), q)
+	switch {
+	case !ok:
+	case len(o.save) == 0:
+		s.transmit(o) // what needs no disk does not wait for it
+	default:
+		out <- o
 	}
 }
 
@@ -202,6 +224,7 @@ func (s *Server) handle(now time.Time, q *dhcpv4.DHCPv4) (outgoing, bool) {
 	reply, effects := Handle(now, s.view(), q, s.state)
 	s.stats.count(effects.Decision)
 	s.recent.put(effects.Decision)
+	s.held.keep(now, effects.Decision.Reason, q)
 	s.mu.Unlock()
 	for _, e := range effects.Events {
 		s.events(e)
@@ -210,6 +233,9 @@ func (s *Server) handle(now time.Time, q *dhcpv4.DHCPv4) (outgoing, bool) {
 	o := outgoing{save: effects.Save}
 	if reply != nil {
 		o.payload, o.to = reply.ToBytes(), destinationOf(q, reply, s.local)
+		if ciaddr, _ := headerAddr(q.ClientIPAddr); ciaddr.IsValid() {
+			o.to.from = s.cfg.serverID() // it asked there, and its firewall lets in nothing else
+		}
 	}
 	return o, reply != nil || len(o.save) > 0
 }
@@ -231,7 +257,11 @@ func (s *Server) send(out <-chan outgoing) {
 			if o.payload != nil {
 				s.transmit(o)
 			}
+			if !o.synced.IsZero() {
+				s.keepSynced(o.synced)
+			}
 		}
+		s.tellLeases()
 	}
 }
 

@@ -78,6 +78,8 @@ func (d *slowDisk) Commit(list []leases.Lease) error {
 	return nil
 }
 
+func (d *slowDisk) SetSynced(time.Time) error { return nil }
+
 func (d *slowDisk) Close() error { return nil }
 
 func acked(list []*dhcpv4.DHCPv4) (acks []*dhcpv4.DHCPv4) {

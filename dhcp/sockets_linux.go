@@ -93,7 +93,7 @@ func (s *sockets) watch() {
 
 // Send implements transport.
 func (s *sockets) Send(payload []byte, to destination) error {
-	ip := packetOf(s.from, to.addr, payload)
+	ip := packetOf(cmp.Or(to.from, s.from), to.addr, payload)
 	if to.mac.IsZero() {
 		return unix.Sendto(s.routed, ip, 0, &unix.SockaddrInet4{Addr: to.addr.Addr().As4()})
 	}

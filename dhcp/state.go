@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"everboot/dhcp/leases"
+	"everboot/dhcp/pair"
 	"everboot/site"
 )
 
@@ -14,6 +15,8 @@ import (
 type State struct {
 	cfg   Config
 	table *leases.Table
+	pair  *pair.Machine // nil: there is no word between the nodes
+	asked *asked        // what was left to the other node
 
 	// What follows is made of the view that it was last asked about.
 	view     *site.View
@@ -23,7 +26,7 @@ type State struct {
 
 // NewState returns the state of a server with the configuration, which must be valid, and no leases.
 func NewState(cfg Config) *State {
-	s := &State{cfg: cfg}
+	s := &State{cfg: cfg, asked: newAsked()}
 	var pools []leases.Pool
 	for _, sub := range cfg.Subnets {
 		if sub.hasRange() {
@@ -42,7 +45,21 @@ func (s *State) Load(now time.Time, list []leases.Lease) (stale []netip.Addr) {
 // Leases returns every known lease by address, also offers and those that are free again.
 func (s *State) Leases(now time.Time) []leases.Lease { return s.table.All(now) }
 
-func (s *State) owns(a netip.Addr) bool { return owns(a, s.cfg.ServerAddress, s.cfg.Peers) }
+// Join makes the node one of several that are one service. synced is what an earlier run kept of Machine.Synced.
+func (s *State) Join(now time.Time, incarnation uint64, synced time.Time) *pair.Machine {
+	s.pair = pair.New(now, pair.Config{
+		Self: s.cfg.ServerAddress, Peers: s.cfg.Peers, Longest: s.cfg.longest(), Incarnation: incarnation, Synced: synced,
+	}, s.table)
+	s.table.Reown()
+	return s.pair
+}
+
+func (s *State) owns(a netip.Addr) bool {
+	if s.pair != nil {
+		return s.pair.Owns(a)
+	}
+	return owns(a, s.cfg.ServerAddress, s.cfg.Peers)
+}
 
 // look makes ready what the decisions need of a view.
 func (s *State) look(v *site.View) {
@@ -65,7 +82,7 @@ func (s *State) look(v *site.View) {
 
 // infrastructure returns the addresses that machines other than clients are known to have.
 func infrastructure(c Config, v *site.View) map[netip.Addr]bool {
-	taken := map[netip.Addr]bool{c.ServerAddress: true, v.Boot.Address: true}
+	taken := map[netip.Addr]bool{c.ServerAddress: true, c.serverID(): true, v.Boot.Address: true}
 	for _, p := range c.Peers {
 		taken[p] = true
 	}

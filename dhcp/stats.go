@@ -3,6 +3,7 @@ package dhcp
 import (
 	"maps"
 
+	"everboot/dhcp/pair"
 	"everboot/site"
 )
 
@@ -16,6 +17,10 @@ const (
 	MetricCommitted    = "everboot_dhcp_leases_written_total"
 	MetricCommitErrors = "everboot_dhcp_lease_commit_errors_total"
 	MetricSendErrors   = "everboot_dhcp_send_errors_total"
+	MetricPeer         = "everboot_dhcp_peer_in_touch"        // label peer: its address
+	MetricLearned      = "everboot_dhcp_leases_learned_total" // from peers
+	MetricClashes      = "everboot_dhcp_lease_clashes_total"
+	MetricPeerDrops    = "everboot_dhcp_peer_messages_dropped_total" // label reason
 )
 
 // Stats are counters since the start.
@@ -28,12 +33,15 @@ type Stats struct {
 	Committed    uint64                 `json:"committed"` // leases in them
 	CommitErrors uint64                 `json:"commit_errors"`
 	SendErrors   uint64                 `json:"send_errors"`
+	Learned      uint64                 `json:"learned"`    // leases that peers told
+	Clashes      uint64                 `json:"clashes"`    // addresses that two clients were given
+	PeerDrops    map[pair.Drop]uint64   `json:"peer_drops"` // messages of peers that were dropped
 }
 
 func newStats() Stats {
 	return Stats{
 		Messages: make(map[string]uint64), Answers: make(map[string]uint64),
-		Reasons: make(map[Reason]uint64), Boot: make(map[site.Reason]uint64),
+		Reasons: make(map[Reason]uint64), Boot: make(map[site.Reason]uint64), PeerDrops: make(map[pair.Drop]uint64),
 	}
 }
 
@@ -51,7 +59,7 @@ func (s *Stats) count(d Decision) {
 func (s *Stats) clone() Stats {
 	c := *s
 	c.Messages, c.Answers = maps.Clone(s.Messages), maps.Clone(s.Answers)
-	c.Reasons, c.Boot = maps.Clone(s.Reasons), maps.Clone(s.Boot)
+	c.Reasons, c.Boot, c.PeerDrops = maps.Clone(s.Reasons), maps.Clone(s.Boot), maps.Clone(s.PeerDrops)
 	return c
 }
 

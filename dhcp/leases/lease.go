@@ -65,6 +65,9 @@ type Lease struct {
 	Start    time.Time  `json:"start"`              // of the present state, renewed with each renewal
 	Expires  time.Time  `json:"expires"`            // when a live one becomes free; when another one became free
 	Reserved bool       `json:"reserved,omitempty"` // by a device's reservation, not from a pool
+	// Version rises with each change, on whichever node it is made: of two records of one address the one with the higher version
+	// was made in knowledge of the other.
+	Version uint64 `json:"version,omitempty"`
 }
 
 // Live reports whether the address may be given to nobody else.

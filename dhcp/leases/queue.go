@@ -1,16 +1,24 @@
 package leases
 
-import "container/heap"
+import (
+	"container/heap"
+	"time"
+)
 
 // record is a lease and its place in the one queue that it is in, if any.
 type record struct {
 	Lease
-	in    *queue
-	index int
+	ended   time.Time // of the last lease that a client was told of; zero: there was none
+	offered time.Time // until when our offer of it to the client stands
+	in      *queue
+	index   int
 }
 
-// queue holds records by the time in Expires, the earliest first; equal times by address.
-type queue struct{ list []*record }
+// queue holds records by the time in Expires, or by that in ended, the earliest first; equal times by address.
+type queue struct {
+	list  []*record
+	byEnd bool
+}
 
 func (q *queue) add(r *record) {
 	r.in = q
@@ -32,10 +40,14 @@ func (q *queue) Len() int { return len(q.list) }
 // Less implements heap.Interface.
 func (q *queue) Less(i, j int) bool {
 	a, b := q.list[i], q.list[j]
-	if a.Expires.Equal(b.Expires) {
+	at, bt := a.Expires, b.Expires
+	if q.byEnd {
+		at, bt = a.ended, b.ended
+	}
+	if at.Equal(bt) {
 		return a.Address.Less(b.Address)
 	}
-	return a.Expires.Before(b.Expires)
+	return at.Before(bt)
 }
 
 // Swap implements heap.Interface.

@@ -25,12 +25,14 @@ var (
 	bucketMeta   = []byte("meta")
 	bucketLeases = []byte("leases")
 	keyFormat    = []byte("format")
+	keySynced    = []byte("synced")
 )
 
 // Store keeps leases in a file (bbolt). When Commit returns, what it was given is on the disk.
 type Store struct {
-	path string
-	db   *bolt.DB
+	path   string
+	db     *bolt.DB
+	synced time.Time
 }
 
 // Open opens the file, makes it and its folder if it is not there, and returns the leases in it. Whatever is wrong with it, the
@@ -70,6 +72,11 @@ func (s *Store) open() (list []Lease, err error) {
 		return nil, err
 	}
 	err = s.db.View(func(tx *bolt.Tx) error {
+		if v := tx.Bucket(bucketMeta).Get(keySynced); v != nil {
+			if err := s.synced.UnmarshalBinary(v); err != nil {
+				return fmt.Errorf("reading when the peers' leases were last known: %w", err)
+			}
+		}
 		return tx.Bucket(bucketLeases).ForEach(func(k, v []byte) error {
 			l, err := decode(k, v)
 			list = append(list, l)
@@ -119,6 +126,21 @@ func decode(k, v []byte) (Lease, error) {
 		return l, fmt.Errorf("the lease at key %x is of %s", k, l.Address)
 	}
 	return l, nil
+}
+
+// Synced returns what SetSynced put there in an earlier run; zero if nothing.
+func (s *Store) Synced() time.Time { return s.synced }
+
+// SetSynced keeps until when the doings of all peers are known.
+func (s *Store) SetSynced(t time.Time) error {
+	v, err := t.MarshalBinary()
+	if err == nil {
+		err = s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put(keySynced, v) })
+	}
+	if err != nil {
+		return fmt.Errorf("writing lease file %s: %w", s.path, err)
+	}
+	return nil
 }
 
 // Commit puts leases on the disk in one transaction: many at once cost little more than one.

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Pool is a range of addresses to pick from, and which of them are ours to give.
+// Pool is a range of addresses to pick from, and which of them are ours to give. When Owns changes its mind, Reown must be called.
 type Pool struct {
 	First, Last netip.Addr
 	Owns        func(netip.Addr) bool // nil: all of them
@@ -24,12 +24,15 @@ type Table struct {
 	clients map[Client][]netip.Addr // of live and of freed addresses
 	live    queue                   // by expiry
 	pools   []*pool
+	// before: a lease that ended later than this may have been prolonged by somebody else, so that its address is only for the client
+	// that had it. Zero: nobody else prolongs leases.
+	before time.Time
 }
 
 type pool struct {
 	Pool
 	fresh netip.Addr // the next address that was never given; invalid: none is left
-	free  queue      // those that were given and are free again, the longest free first
+	free  queue      // those of ours that were given and are free again, the longest free first
 	aside []netip.Addr
 }
 
@@ -37,10 +40,30 @@ type pool struct {
 func NewTable(pools []Pool) *Table {
 	t := &Table{records: make(map[netip.Addr]*record), clients: make(map[Client][]netip.Addr)}
 	for _, p := range pools {
-		t.pools = append(t.pools, &pool{Pool: p, fresh: p.First})
+		t.pools = append(t.pools, &pool{Pool: p, fresh: p.First, free: queue{byEnd: true}})
 	}
 	return t
 }
+
+// Settle says until when everybody else's doings are known: an address whose lease ended later is given to nobody but the client that had
+// it. The zero time lifts that.
+func (t *Table) Settle(until time.Time) { t.before = until }
+
+// Reown sorts the free addresses anew, after a pool's Owns has changed.
+func (t *Table) Reown() {
+	for _, p := range t.pools {
+		p.fresh, p.aside = p.First, nil
+	}
+	for _, r := range t.records {
+		if !r.Live() {
+			t.unqueue(r)
+			t.enqueue(r)
+		}
+	}
+}
+
+// settled reports whether an address whose lease ended then may be given to another client.
+func (t *Table) settled(ended time.Time) bool { return t.before.IsZero() || !ended.After(t.before) }
 
 // Load puts leases from disk into an empty table and returns the addresses that are not worth keeping. Times are moved onto the clock of now. A
 // lease never lasts longer than its full length from now on, however far the wall clock went back meanwhile.
@@ -92,10 +115,17 @@ func (t *Table) At(now time.Time, a netip.Addr) (Lease, bool) {
 	return r.Lease, true
 }
 
-// Available reports whether an address may be given to the client: nobody else holds it and it is not in quarantine.
+// Available reports whether an address may be given to the client: nobody else holds it, or may hold it, and it is not in quarantine.
 func (t *Table) Available(now time.Time, a netip.Addr, c Client) bool {
-	l, ok := t.At(now, a)
-	return !ok || !l.Live() || l.Client == c && l.State != Declined
+	t.expire(now)
+	r, ok := t.records[a]
+	switch {
+	case !ok:
+		return true
+	case r.Live():
+		return r.Client == c && r.State != Declined
+	}
+	return r.Client == c || t.settled(r.ended)
 }
 
 // Owned reports whether an address is in a pool and ours to give.
@@ -107,17 +137,34 @@ func (t *Table) Owned(a netip.Addr) bool {
 // Offer holds an available address for a client. A client that is bound to it stays bound.
 func (t *Table) Offer(now time.Time, l Lease, hold time.Duration) {
 	t.expire(now)
-	if old, ok := t.records[l.Address]; ok && old.State == Bound && old.Client == l.Client {
+	old, ok := t.records[l.Address]
+	if ok && old.State == Bound && old.Client == l.Client {
+		old.offered = now.Add(hold)
 		return
 	}
 	l.State, l.Start, l.Expires = Offered, now, now.Add(hold)
+	if ok {
+		l.Version = old.Version
+	}
 	t.put(l)
+	t.records[l.Address].offered = l.Expires
+}
+
+// Promised reports whether we offered an address to a client lately: a REQUEST for it is ours to answer.
+func (t *Table) Promised(now time.Time, a netip.Addr, c Client) bool {
+	t.expire(now)
+	r, ok := t.records[a]
+	return ok && r.Client == c && now.Before(r.offered)
 }
 
 // Bind gives an available address to a client, or prolongs what it has, and returns what must be on disk before the client is told.
 func (t *Table) Bind(now time.Time, l Lease, length time.Duration) Lease {
 	t.expire(now)
 	l.State, l.Start, l.Expires = Bound, now, now.Add(length)
+	if old, ok := t.records[l.Address]; ok {
+		l.Version = old.Version
+	}
+	l.Version++
 	t.put(l)
 	return l
 }
@@ -140,6 +187,7 @@ func (t *Table) Release(now time.Time, a netip.Addr, c Client) (Lease, bool) {
 		return Lease{}, false
 	}
 	t.retire(r, Released, now)
+	r.Version++
 	return r.Lease, true
 }
 
@@ -152,8 +200,14 @@ func (t *Table) Decline(now time.Time, a netip.Addr, c Client, quarantine time.D
 	}
 	l := r.Lease
 	l.State, l.Start, l.Expires = Declined, now, now.Add(quarantine)
+	l.Version++
 	t.put(l)
 	return l, true
+}
+
+// Waits reports whether there are free addresses of ours that are not yet for everybody.
+func (t *Table) Waits(in netip.Prefix) bool {
+	return slices.ContainsFunc(t.pools, func(p *pool) bool { return in.Contains(p.First) && len(p.free.list) > 0 })
 }
 
 // Pick returns an address of the pools within a network that is ours and free: first those that were never given, then
@@ -173,10 +227,27 @@ func (t *Table) Pick(now time.Time, in netip.Prefix, avoid func(netip.Addr) bool
 
 func (t *Table) pickFrom(p *pool, avoid func(netip.Addr) bool) (netip.Addr, bool) {
 	if len(t.records) >= maxRecords {
-		if a, ok := p.oldest(avoid); ok {
+		if a, ok := t.oldest(p, avoid); ok {
 			return a, true
 		}
 	}
+	if a, ok := t.freshOf(p, avoid); ok {
+		return a, true
+	}
+	if a, ok := t.oldest(p, avoid); ok {
+		return a, true
+	}
+	// Last, what had to be avoided once and perhaps need not any more.
+	for i, a := range p.aside {
+		if r := t.records[a]; (r == nil || !r.Live() && t.settled(r.ended)) && !avoid(a) {
+			p.aside = slices.Delete(p.aside, i, i+1)
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+func (t *Table) freshOf(p *pool, avoid func(netip.Addr) bool) (netip.Addr, bool) {
 	for p.fresh.IsValid() {
 		a := p.fresh
 		p.fresh = a.Next()
@@ -188,16 +259,6 @@ func (t *Table) pickFrom(p *pool, avoid func(netip.Addr) bool) (netip.Addr, bool
 		case avoid(a):
 			p.aside = append(p.aside, a)
 		default:
-			return a, true
-		}
-	}
-	if a, ok := p.oldest(avoid); ok {
-		return a, true
-	}
-	// Last, what had to be avoided once and perhaps need not any more.
-	for i, a := range p.aside {
-		if r := t.records[a]; (r == nil || !r.Live()) && !avoid(a) {
-			p.aside = slices.Delete(p.aside, i, i+1)
 			return a, true
 		}
 	}
@@ -226,18 +287,16 @@ func (t *Table) poolOf(a netip.Addr) *pool {
 
 func (p *pool) owns(a netip.Addr) bool { return p.Owns == nil || p.Owns(a) }
 
-// oldest takes the longest free address out of the queue. What must be avoided, or is not ours any more, goes out of its way.
-func (p *pool) oldest(avoid func(netip.Addr) bool) (netip.Addr, bool) {
-	for len(p.free.list) > 0 {
+// oldest takes the longest free address out of the queue. What must be avoided goes out of its way; what somebody else may have
+// prolonged stays, and with it all that were freed later.
+func (t *Table) oldest(p *pool, avoid func(netip.Addr) bool) (netip.Addr, bool) {
+	for len(p.free.list) > 0 && t.settled(p.free.list[0].ended) {
 		r := p.free.list[0]
 		p.free.remove(r)
-		switch {
-		case !p.owns(r.Address):
-		case avoid(r.Address):
-			p.aside = append(p.aside, r.Address)
-		default:
+		if !avoid(r.Address) {
 			return r.Address, true
 		}
+		p.aside = append(p.aside, r.Address)
 	}
 	return netip.Addr{}, false
 }
@@ -252,14 +311,23 @@ func (t *Table) put(l Lease) {
 	t.unqueue(r)
 	if ok && r.Client != l.Client {
 		t.unlink(r)
+		r.offered = time.Time{}
 	}
 	r.Lease = l
+	if !l.Live() {
+		r.ended = l.Expires
+	}
 	if l.Client != "" && !slices.Contains(t.clients[l.Client], l.Address) {
 		t.clients[l.Client] = append(t.clients[l.Client], l.Address)
 	}
-	if l.Live() {
+	t.enqueue(r)
+}
+
+// enqueue puts a record into the queue that it belongs to, if any.
+func (t *Table) enqueue(r *record) {
+	if r.Live() {
 		t.live.add(r)
-	} else if p := t.poolOf(l.Address); p != nil {
+	} else if p := t.poolOf(r.Address); p != nil && p.owns(r.Address) {
 		p.free.add(r)
 	}
 }
@@ -275,9 +343,12 @@ func (t *Table) expire(now time.Time) {
 // retire makes a live record a free one. The record stays, so that the client finds its address again, unless it belongs to no pool.
 func (t *Table) retire(r *record, state State, at time.Time) {
 	t.unqueue(r)
+	if r.State != Offered {
+		r.ended = at // nobody was told of an offer that was not taken as of a lease
+	}
 	r.State, r.Expires = state, at
-	if p := t.poolOf(r.Address); p != nil {
-		p.free.add(r)
+	if t.poolOf(r.Address) != nil {
+		t.enqueue(r)
 		return
 	}
 	t.unlink(r)
@@ -298,4 +369,11 @@ func (t *Table) unlink(r *record) {
 		return
 	}
 	t.clients[r.Client] = list
+}
+
+// Each calls f with every known record, in no order. f must not change the table.
+func (t *Table) Each(f func(Lease)) {
+	for _, r := range t.records {
+		f(r.Lease)
+	}
 }

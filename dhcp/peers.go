@@ -1,0 +1,179 @@
+package dhcp
+
+import (
+	"bytes"
+	"time"
+
+	"everboot/dhcp/pair"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+const (
+	// tickEvery is the grain of time towards the peers.
+	tickEvery = 100 * time.Millisecond
+	// peerQueue bounds what peers may tell faster than we learn; what is lost is told again.
+	peerQueue = 1024
+	// syncedEvery is how often the disk learns until when the peers' doings are known.
+	syncedEvery = 30 * time.Second
+)
+
+// PeerChanged takes a peer's message. It never blocks.
+func (s *Server) PeerChanged(message []byte) {
+	if s.cfg.Tell == nil {
+		return
+	}
+	select {
+	case s.peers <- bytes.Clone(message):
+	default:
+		s.mu.Lock()
+		s.stats.PeerDrops[dropOverload]++
+		s.mu.Unlock()
+	}
+}
+
+// dropOverload is a message of a peer that found the queue full.
+const dropOverload pair.Drop = "overload"
+
+// hear takes a peer's message in, and what it says to the disk.
+func (s *Server) hear(message []byte, out chan<- outgoing) {
+	s.mu.Lock()
+	r := s.state.pair.Receive(time.Now(), message)
+	if r.Drop != "" {
+		s.stats.PeerDrops[r.Drop]++
+	}
+	s.stats.Learned += uint64(len(r.Save))
+	s.stats.Clashes += uint64(len(r.Clashes))
+	s.mu.Unlock()
+	for _, c := range r.Clashes {
+		s.log.Error("DHCP gave one address to two clients", "address", c.Ours.Address, "one", c.Ours.MAC, "other", c.Theirs.MAC)
+	}
+	if len(r.Save) > 0 {
+		out <- outgoing{save: r.Save}
+	}
+	s.tell(r.Tell)
+}
+
+// tick moves the time on towards the peers, and returns the messages that we left to a peer that has gone since.
+func (s *Server) tick(out chan<- outgoing) []*dhcpv4.DHCPv4 {
+	if s.cfg.Tell == nil {
+		return nil
+	}
+	now := time.Now()
+	s.mu.Lock()
+	m := s.state.pair
+	before, settled := m.Peers(), m.Settled()
+	messages := m.Tick(now, s.cfg.Seen)
+	after := m.Peers()
+	var again []*dhcpv4.DHCPv4
+	for i, p := range after {
+		if p.State == pair.Away && before[i].State == pair.InTouch {
+			again = s.held.since(p.Heard.Add(-tickEvery * 3))
+			s.state.asked.neglect(now, again)
+		}
+	}
+	if m.Settled() && !settled {
+		again = s.held.since(now.Add(-heldFor))
+	}
+	synced := m.Synced()
+	s.mu.Unlock()
+	s.logPeers(before, after)
+	if now.Sub(s.syncedAt) >= syncedEvery && !synced.IsZero() {
+		s.syncedAt = now
+		out <- outgoing{synced: synced}
+	}
+	s.tell(messages)
+	return again
+}
+
+func (s *Server) logPeers(before, after []pair.Peer) {
+	for i, p := range after {
+		if p.State != before[i].State {
+			s.log.Info("DHCP peer", "peer", p.Address, "is", p.State, "was", before[i].State)
+		}
+	}
+}
+
+// tellLeases tells the peers what changed.
+func (s *Server) tellLeases() {
+	if s.cfg.Tell == nil {
+		return
+	}
+	s.mu.Lock()
+	messages := s.state.pair.Flush(time.Now())
+	s.mu.Unlock()
+	s.tell(messages)
+}
+
+func (s *Server) tell(messages [][]byte) {
+	for _, b := range messages {
+		s.cfg.Tell(b)
+	}
+}
+
+func (s *Server) keepSynced(t time.Time) {
+	if err := s.store.SetSynced(t); err != nil {
+		s.log.Warn("DHCP cannot note the state of its peers", "error", err)
+	}
+}
+
+// Peers returns how things stand with the other nodes of the service.
+func (s *Server) Peers() []pair.Peer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.pair == nil {
+		return nil
+	}
+	return s.state.pair.Peers()
+}
+
+// held keeps the last messages that were not answered for the time being.
+type held struct {
+	ring [maxHeld]heldMessage
+	next int
+}
+
+type heldMessage struct {
+	at time.Time
+	q  *dhcpv4.DHCPv4
+}
+
+const (
+	// maxHeld is what clients of another node send in the time that its death takes to be noticed, at a thousand exchanges a second.
+	maxHeld = 4096
+	heldFor = 4 * time.Second
+)
+
+func (h *held) keep(now time.Time, reason Reason, q *dhcpv4.DHCPv4) {
+	if reason != OtherNode && reason != Comparing {
+		return
+	}
+	h.ring[h.next%maxHeld] = heldMessage{now, q}
+	h.next++
+}
+
+// since takes the messages that came after a time, in their order and the last of each client only.
+func (h *held) since(t time.Time) (list []*dhcpv4.DHCPv4) {
+	seen := make(map[string]bool)
+	for i := range maxHeld {
+		m := &h.ring[(h.next-1-i+maxHeld)%maxHeld]
+		if m.q == nil || m.at.Before(t) {
+			break
+		}
+		if mac := string(m.q.ClientHWAddr); !seen[mac] {
+			seen[mac] = true
+			list = append(list, m.q)
+		}
+		*m = heldMessage{}
+	}
+	return list
+}
+
+// neglect notes that nobody answered these messages.
+func (a *asked) neglect(now time.Time, list []*dhcpv4.DHCPv4) {
+	for _, q := range list {
+		if r, reason := read(q); reason == "" {
+			a.young[askedKey{r.mac, r.kind == dhcpv4.MessageTypeDiscover}] = now.Add(-neglectedAfter)
+		}
+	}
+}
