@@ -9,9 +9,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"everboot/appliance/peers"
 	"everboot/dhcp"
 	"everboot/dhcp/leases"
+	"everboot/dhcp/pair"
 	"everboot/site"
+	"everboot/vip/vrrp"
 )
 
 // DHCPConfig is the DHCP server.
@@ -74,6 +77,11 @@ func (c *Config) dhcpConfig(own netip.Addr) dhcp.Config {
 			Network: s.Network, Range: [2]netip.Addr{s.Range.First, s.Range.Last}, Router: s.Router, DNS: s.DNS, Lease: time.Duration(s.Lease),
 		})
 	}
+	// Peers with a key are one service with us, under the floating address. Without a key there is no word between us, and each answers under
+	// its own.
+	if vips := c.VIP.Addresses; len(vips) > 0 && (len(c.Peers.Addresses) == 0 || c.Peers.shares()) {
+		d.ServerID = vips[0].Addr()
+	}
 	return d
 }
 
@@ -81,8 +89,22 @@ func (w *worker) openDHCP() (err error) {
 	if w.cfg.DHCP.Mode != "server" {
 		return nil
 	}
-	w.dhcp, err = dhcp.New(w.cfg.dhcpConfig(w.own), w.builder.View, w.event, w.log.With("room", "dhcp"))
+	cfg := w.cfg.dhcpConfig(w.own)
+	if w.cfg.Peers.shares() {
+		cfg.Tell, cfg.Seen = w.tell(peers.Leases), w.advertises
+		w.shares[peers.Leases] = peers.Share{Changed: func(_ string, message []byte) { w.dhcp.PeerChanged(message) }}
+	}
+	w.dhcp, err = dhcp.New(cfg, w.builder.View, w.event, w.log.With("room", "dhcp"))
 	return err
+}
+
+// advertises reports whether a peer's VRRP advertisements are heard. A peer that is Backup sends none.
+func (w *worker) advertises(peer netip.Addr) bool {
+	if w.vip == nil {
+		return false
+	}
+	s := w.vip.Status()
+	return s.State == vrrp.Backup && s.Owner == peer
 }
 
 func (w *worker) leaseOf(mac site.MAC) (netip.Addr, bool) {
@@ -119,5 +141,13 @@ func (c collector) dhcp(send emit) {
 	send(dhcp.MetricCommits, "Writes to the lease file.", prometheus.CounterValue, float64(s.Commits))
 	send(dhcp.MetricCommitted, "Leases written to the lease file.", prometheus.CounterValue, float64(s.Committed))
 	send(dhcp.MetricCommitErrors, "Writes to the lease file that failed.", prometheus.CounterValue, float64(s.CommitErrors))
+	for _, p := range c.w.dhcp.Peers() {
+		send(dhcp.MetricPeer, "Whether leases are told to another appliance, and confirmed.", prometheus.GaugeValue, truth(p.State == pair.InTouch), "peer", p.Address.String())
+	}
+	send(dhcp.MetricLearned, "Leases that other appliances told.", prometheus.CounterValue, float64(s.Learned))
+	send(dhcp.MetricClashes, "Addresses that two clients were given.", prometheus.CounterValue, float64(s.Clashes))
+	for reason, n := range s.PeerDrops {
+		send(dhcp.MetricPeerDrops, "Messages of other appliances about leases that were dropped.", prometheus.CounterValue, float64(n), "reason", string(reason))
+	}
 	send(dhcp.MetricSendErrors, "DHCP answers that could not be sent.", prometheus.CounterValue, float64(s.SendErrors))
 }
