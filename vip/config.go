@@ -44,6 +44,31 @@ type Config struct {
 	// Checksum is vrrp.PseudoHeader for groups with keepalived, vrrp.MessageOnly for routers that heed RFC 9568 to the
 	// letter. Both are understood.
 	Checksum vrrp.Checksum
+	// Patience is for how long the router may be silent towards its guard before that takes the addresses away. A router that
+	// finds that it did not run for nearly as long lets go by itself. The same for all routers of a process; 0: Patience of
+	// this configuration.
+	Patience time.Duration `json:",omitzero"`
+	// Beat is called several times in Patience, as long as the router is at work. It must not block. nil: nobody listens.
+	Beat func() `json:"-"`
+}
+
+const (
+	// patienceMin and patienceMax bound Patience. A process that gets no processor for a third of a second is nothing rare on a
+	// busy host. The kernel takes addresses away after three seconds; the guard must not be later.
+	patienceMin = 300 * time.Millisecond
+	patienceMax = 2500 * time.Millisecond
+	// beats is how often in Patience a router shows that it is at work.
+	beats = 5
+)
+
+// Patience returns for how long the routers of a process may be silent before they count as frozen: as long as the others wait
+// for the quickest of them, and two intervals more, so that what the guard calls frozen has lost the election, too.
+func Patience(configs ...Config) time.Duration {
+	p := patienceMax
+	for _, c := range configs {
+		p = min(p, c.withDefaults().Patience)
+	}
+	return p
 }
 
 // Validate returns an error that says everything that is wrong with the configuration by itself. Check looks at the host.
@@ -107,6 +132,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.AdvertInterval == 0 {
 		c.AdvertInterval = DefaultInterval
+	}
+	if c.Patience == 0 {
+		c.Patience = max(patienceMin, min(patienceMax, vrrp.DownInterval(uint8(c.Priority), c.AdvertInterval)+2*c.AdvertInterval))
 	}
 	return c
 }

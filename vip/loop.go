@@ -22,6 +22,9 @@ const (
 	announceInterval = 1100 * time.Millisecond
 	// announceGap bounds what a second active router, heard again and again, can make us send.
 	announceGap = 100 * time.Millisecond
+	// handOverGap is when a router that was handed the addresses announces them once more: the old owner has let go by then, but
+	// may have answered one who asked for them in between.
+	handOverGap = 50 * time.Millisecond
 )
 
 // arrival is a packet as it came in.
@@ -35,10 +38,12 @@ type burst struct {
 	left int
 	next time.Time
 	last time.Time
+	// soon says that the second one comes soon after the first.
+	soon bool
 }
 
 func (b *burst) begin(now time.Time) {
-	b.left, b.next = announcements, now
+	b.left, b.next, b.soon = announcements, now, false
 	if soonest := b.last.Add(announceGap); soonest.After(now) {
 		b.next = soonest
 	}
@@ -74,12 +79,26 @@ func (r *Router) drain(done <-chan struct{}) {
 // nextChore returns when chores has something to do.
 func (r *Router) nextChore() time.Time {
 	next := time.Now().Add(time.Hour)
-	for _, t := range []time.Time{r.machine.Deadline(), r.renewAt, r.announce.next} {
+	for _, t := range []time.Time{r.machine.Deadline(), r.renewAt, r.announce.next, r.beatAt.Add(r.cfg.Patience / beats)} {
 		if !t.IsZero() && t.Before(next) {
 			next = t
 		}
 	}
 	return next
+}
+
+// beat shows the guard that the router is at work, and notices if it was not: then the guard may have taken the addresses away,
+// and others may own them.
+func (r *Router) beat() {
+	now := time.Now()
+	if now.Sub(r.beatAt) > r.cfg.Patience*3/4 {
+		r.log.Warn("the router did not run", "for", now.Sub(r.beatAt))
+		r.step(vrrp.Slept{})
+	}
+	r.beatAt = now
+	if r.cfg.Beat != nil {
+		r.cfg.Beat()
+	}
 }
 
 // chores does what is due. The election comes first: a router that was frozen must find out that it is not active any more
@@ -187,6 +206,7 @@ func (r *Router) step(e vrrp.Event) {
 			r.advertise(a)
 		case vrrp.Announce:
 			r.announce.begin(time.Now())
+			r.announce.soon = handedOver(actions)
 			if r.due(r.announce.next) {
 				r.sendAnnouncement()
 			}
@@ -196,6 +216,14 @@ func (r *Router) step(e vrrp.Event) {
 	}
 	owner := r.machine.Owner()
 	r.board.change(func(s *Status) { s.Owner = owner })
+}
+
+// handedOver reports whether the actions are those of a claim after another router resigned.
+func handedOver(actions []vrrp.Action) bool {
+	return slices.ContainsFunc(actions, func(a vrrp.Action) bool {
+		t, ok := a.(vrrp.Transition)
+		return ok && t.Cause == vrrp.Resigned
+	})
 }
 
 func (r *Router) advertise(a vrrp.Advertise) {
@@ -214,9 +242,10 @@ func (r *Router) advertise(a vrrp.Advertise) {
 
 func (r *Router) sendAnnouncement() {
 	now := time.Now()
-	r.announce.left--
 	r.announce.last, r.announce.next = now, now.Add(announceInterval)
-	if r.announce.left == 0 {
+	if r.announce.soon {
+		r.announce.soon, r.announce.next = false, now.Add(handOverGap)
+	} else if r.announce.left--; r.announce.left == 0 {
 		r.announce.next = time.Time{}
 	}
 	if err := r.edge.Announce(); err != nil {

@@ -50,8 +50,10 @@ type Router struct {
 
 	priority atomic.Int32
 	poke     chan struct{} // says that priority has changed
+	releases chan chan error
 	changes  chan Transition
 	ready    chan struct{}
+	stopped  chan struct{}
 
 	// The rest belongs to the goroutine of Run.
 	vrrp     vrrp.Config
@@ -61,6 +63,8 @@ type Router struct {
 	announce burst
 	told     map[Oddity]bool // oddities in the log since the last transition
 	mute     bool            // the last advertisement could not be sent
+	beatAt   time.Time       // of the last beat
+	asked    []chan error    // who waits for a release
 }
 
 // New checks the configuration and the host, and opens all sockets in the caller's network namespace. Nothing is changed on
@@ -80,7 +84,7 @@ func New(cfg Config, log *slog.Logger) (*Router, error) {
 func newRouter(cfg Config, e edge, log *slog.Logger) *Router {
 	r := &Router{
 		cfg: cfg, log: log.With("vrid", cfg.VRID, "interface", cfg.Interface), edge: e,
-		poke: make(chan struct{}, 1), changes: make(chan Transition, 16), ready: make(chan struct{}),
+		poke: make(chan struct{}, 1), releases: make(chan chan error), changes: make(chan Transition, 16), ready: make(chan struct{}), stopped: make(chan struct{}),
 		arrivals: make(chan arrival, 64), told: map[Oddity]bool{},
 	}
 	r.vrrp = cfg.machine(e.primary)
@@ -115,9 +119,9 @@ func (r *Router) Changes() <-chan Transition { return r.changes }
 // Close closes the sockets of a Router that is not run.
 func (r *Router) Close() error { return r.edge.close() }
 
-// Run takes part in the election until the context ends. Then it resigns (priority 0 first, so that the next owner gets ready
-// while this one still answers; then the addresses go) and returns nil. An error means that the host took away what the
-// router needs; the addresses are dropped then, too.
+// Run takes part in the election until the context ends. Then it resigns: it goes on answering until another router has taken
+// over, or for vrrp.LeaveTime, takes the addresses away and returns nil. An error means that the host took away what the router
+// needs; the addresses are dropped then, too.
 func (r *Router) Run(ctx context.Context) error {
 	failed, done := make(chan error, 1), make(chan struct{})
 	go r.receive(failed, done)
@@ -126,29 +130,56 @@ func (r *Router) Run(ctx context.Context) error {
 			r.log.Warn("closing the sockets", "error", err)
 		}
 		r.drain(done)
+		r.answerReleases(ErrStopped)
+		close(r.stopped)
 		close(r.changes)
 	}()
+	r.beatAt = time.Now()
 	r.step(vrrp.Startup{})
 	close(r.ready)
+	err := r.loop(ctx.Done(), failed)
+	if err != nil {
+		r.step(vrrp.Shutdown{})
+		r.step(vrrp.Shutdown{}) // without a wait for the next owner, who could not be heard
+		return fmt.Errorf("receiving advertisements on %s: %w", r.cfg.Interface, err)
+	}
+	return nil
+}
+
+// loop returns when the machine has come to Initialize, or with what failed.
+func (r *Router) loop(stop <-chan struct{}, failed <-chan error) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		timer.Reset(time.Until(r.nextChore()))
+		var event func()
 		select {
-		case <-ctx.Done():
-			r.step(vrrp.Shutdown{})
-			return nil
+		case <-stop:
+			stop = nil
+			event = func() { r.step(vrrp.Shutdown{}) }
 		case err := <-failed:
-			r.step(vrrp.Shutdown{})
-			return fmt.Errorf("receiving advertisements on %s: %w", r.cfg.Interface, err)
+			return err
 		case a := <-r.arrivals:
-			r.arrived(a)
+			event = func() { r.arrived(a) }
 		case <-r.poke:
-			p := r.priority.Load()
-			r.board.change(func(s *Status) { s.Priority = int(p) })
-			r.step(vrrp.SetPriority{Priority: uint8(p)})
+			event = r.takePriority
+		case answer := <-r.releases:
+			event = func() { r.release(answer) }
 		case <-timer.C:
+			event = func() {}
 		}
+		r.beat() // before anything else: whoever has slept must not act on what was true before
+		event()
 		r.chores()
+		r.settleReleases()
+		if r.machine.State() == vrrp.Initialize {
+			return nil
+		}
 	}
+}
+
+func (r *Router) takePriority() {
+	p := r.priority.Load()
+	r.board.change(func(s *Status) { s.Priority = int(p) })
+	r.step(vrrp.SetPriority{Priority: uint8(p)})
 }

@@ -2,14 +2,19 @@ package vrrp
 
 import "net/netip"
 
-// Event is what happens to a Machine: Startup, Shutdown, Received, Tick, SetPriority or ClaimFailed.
+// Event is what happens to a Machine: Startup, Shutdown, Release, Received, Tick, Slept, SetPriority or ClaimFailed.
 type Event interface{ event() }
 
 // Startup begins the work of a machine in Initialize (RFC 9568 §6.4.1).
 type Startup struct{}
 
-// Shutdown ends it: the machine resigns if it is active (§6.4.3).
+// Shutdown ends it: the machine resigns if it is active (§6.4.3), and comes to Initialize as soon as another router has
+// taken over, or after LeaveTime. A second Shutdown ends it at once.
 type Shutdown struct{}
+
+// Release asks an active machine to hand over. It becomes a backup as soon as another router has taken over; if none has
+// after LeaveTime it stays active.
+type Release struct{}
 
 // Tick says that Deadline has come.
 type Tick struct{}
@@ -20,6 +25,9 @@ type Received struct {
 	Advertisement Advertisement
 }
 
+// Slept says that the process has not run for so long that others may have taken its addresses away.
+type Slept struct{}
+
 // SetPriority changes the priority. 0 withdraws the router: it resigns, and claims nothing until it has another one.
 type SetPriority struct{ Priority uint8 }
 
@@ -28,7 +36,9 @@ type ClaimFailed struct{}
 
 func (Startup) event()     {}
 func (Shutdown) event()    {}
+func (Release) event()     {}
 func (Tick) event()        {}
+func (Slept) event()       {}
 func (Received) event()    {}
 func (SetPriority) event() {}
 func (ClaimFailed) event() {}
@@ -71,6 +81,7 @@ const (
 	Silence       Cause = "no better router was heard in time"
 	Resigned      Cause = "the active router resigned"
 	Outranked     Cause = "another router ranks higher"
+	HandedOver    Cause = "it was told to hand over, and another router has taken over"
 	Withdrawn     Cause = "its priority was set to 0"
 	Overslept     Cause = "it slept too long to know who is active"
 	HoldFailed    Cause = "the addresses could not be added"

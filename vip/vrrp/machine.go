@@ -45,6 +45,9 @@ type Machine struct {
 	resigned bool
 	armed    time.Time // when the Active_Down_Timer was last set
 	timer    time.Time // zero: not set
+	leaving  leaving
+	// humble says that the router was told to hand over: it does not take back from a well router, even with Preempt.
+	humble bool
 }
 
 // New returns a machine in Initialize.
@@ -86,7 +89,9 @@ func DownInterval(priority uint8, activeInterval time.Duration) time.Duration {
 // Step takes an event and returns what is to be done, in this order and to the end. The orders are part of the contract:
 //
 //   - Claim: Hold, Advertise, Announce. Nobody is told of an address before it answers.
-//   - Stop, withdrawal: Advertise with priority 0, Drop. The old owner answers while the next one gets ready.
+//   - Shutdown, Release: Advertise with priority 0; Drop a moment after the next owner was heard. The old owner answers
+//     until nobody asks it any more.
+//   - Withdrawal: Advertise with priority 0, Drop: it must not serve.
 //   - Outranked: Drop at once, for the other one answers already. Then one last Advertise, beyond what the RFC asks: when a
 //     partition has healed the winner may not have heard of us yet, and hearing us it announces itself to our neighbours.
 //   - After a sleep: Drop, then Advertise with priority 0; others may have taken over meanwhile.
@@ -105,7 +110,11 @@ func (m *Machine) on(now time.Time, e Event) []Action {
 	case Startup:
 		return m.startup(now)
 	case Shutdown:
-		return m.shutdown()
+		return m.shutdown(now)
+	case Release:
+		return m.leave(now, toBackup)
+	case Slept:
+		return m.slept(now)
 	case Received:
 		return m.received(now, e)
 	case Tick:
@@ -116,7 +125,7 @@ func (m *Machine) on(now time.Time, e Event) []Action {
 		if m.state != Active {
 			return nil
 		}
-		return append([]Action{Advertise{Priority: 0}, Drop{}}, m.become(now, Backup, HoldFailed)...)
+		return append([]Action{Advertise{Priority: 0}, Drop{}}, m.retire(now, HoldFailed)...)
 	}
 	return nil
 }
@@ -135,13 +144,15 @@ func (m *Machine) startup(now time.Time) []Action {
 	return append(actions, m.become(now, Backup, Started)...)
 }
 
-// shutdown is the Shutdown event of §6.4.2 and §6.4.3.
-func (m *Machine) shutdown() []Action {
-	var actions []Action
-	if m.state == Active {
-		actions = []Action{Advertise{Priority: 0}, Drop{}}
+// shutdown is the Shutdown event of §6.4.2 and §6.4.3. A second one does not wait for the next owner.
+func (m *Machine) shutdown(now time.Time) []Action {
+	switch {
+	case m.state == Active && m.leaving.to != toInitialize:
+		return m.leave(now, toInitialize)
+	case m.state == Active:
+		return append([]Action{Drop{}}, m.retire(now, Stopped)...)
 	}
-	return append(actions, m.become(time.Time{}, Initialize, Stopped)...)
+	return m.become(now, Initialize, Stopped)
 }
 
 // received is an advertisement that passed Accept.
@@ -155,9 +166,13 @@ func (m *Machine) received(now time.Time, e Received) []Action {
 		m.heardInBackup(now, e)
 	case Active:
 		switch {
-		case a.Priority == 0: // another one resigns: §6.4.3 answers at once, so that no backup takes over
+		case m.leaving.to != nowhere:
+			m.heardInLeaving(now, e)
+		case a.Priority == 0:
+			// Another one resigns: §6.4.3 answers at once, so that no backup takes over. It may have owned the addresses
+			// until now, if it was frozen: what it has drawn is drawn here by announcing again.
 			m.timer = now.Add(m.cfg.Interval)
-			return []Action{Advertise{Priority: m.priority}}
+			return []Action{Advertise{Priority: m.priority}, Announce{}}
 		case a.Priority > m.priority || a.Priority == m.priority && e.From.Compare(m.cfg.Primary) > 0:
 			m.activeInterval, m.active = a.Interval, e.From
 			return append([]Action{Drop{}, Advertise{Priority: m.priority}}, m.become(now, Backup, Outranked)...)
@@ -188,7 +203,9 @@ func (m *Machine) heardInBackup(now time.Time, e Received) {
 	}
 }
 
-func (m *Machine) preempts(a Advertisement) bool { return m.cfg.Preempt || a.Priority <= m.cfg.Sick }
+func (m *Machine) preempts(a Advertisement) bool {
+	return m.cfg.Preempt && !m.humble || a.Priority <= m.cfg.Sick
+}
 
 // tick is a timer that has run out.
 func (m *Machine) tick(now time.Time) []Action {
@@ -198,7 +215,9 @@ func (m *Machine) tick(now time.Time) []Action {
 	overslept := m.overslept(now)
 	switch {
 	case m.state == Active && overslept:
-		return append([]Action{Drop{}, Advertise{Priority: 0}}, m.become(now, Backup, Overslept)...)
+		return m.slept(now)
+	case m.state == Active && m.leaving.to != nowhere:
+		return m.tickInLeaving(now)
 	case m.state == Active:
 		m.timer = m.timer.Add(m.cfg.Interval) // from the deadline, not from now: a late tick does not add up
 		if !m.timer.After(now) {
@@ -206,9 +225,7 @@ func (m *Machine) tick(now time.Time) []Action {
 		}
 		return []Action{Advertise{Priority: m.priority}}
 	case m.state == Backup && overslept:
-		m.resigned, m.armed = false, now
-		m.arm()
-		return nil
+		return m.slept(now)
 	case m.state == Backup && m.resigned:
 		return m.claim(now, Resigned)
 	case m.state == Backup:
@@ -223,6 +240,18 @@ func (m *Machine) overslept(now time.Time) bool {
 	return !m.timer.IsZero() && now.Sub(m.timer) > DownInterval(m.priority, m.activeInterval)
 }
 
+// slept lets go of what somebody else may own by now, and listens.
+func (m *Machine) slept(now time.Time) []Action {
+	switch m.state {
+	case Active:
+		return append([]Action{Drop{}, Advertise{Priority: 0}}, m.retire(now, Overslept)...)
+	case Backup:
+		m.resigned, m.armed = false, now
+		m.arm()
+	}
+	return nil
+}
+
 func (m *Machine) setPriority(now time.Time, p uint8) []Action {
 	if p == m.priority {
 		return nil
@@ -231,7 +260,9 @@ func (m *Machine) setPriority(now time.Time, p uint8) []Action {
 	m.priority = p
 	switch {
 	case m.state == Active && p == 0:
-		return append([]Action{Advertise{Priority: 0}, Drop{}}, m.become(now, Backup, Withdrawn)...)
+		return append([]Action{Advertise{Priority: 0}, Drop{}}, m.retire(now, Withdrawn)...)
+	case m.state == Active && m.leaving.to != nowhere:
+		return nil // 0 was said, and is the last word
 	case m.state == Active:
 		m.timer = now.Add(m.cfg.Interval)
 		return []Action{Advertise{Priority: p}} // at once: the others decide by it
@@ -256,7 +287,7 @@ func (m *Machine) become(now time.Time, to State, why Cause) []Action {
 		return nil
 	}
 	t := Transition{From: m.state, To: to, Cause: why}
-	m.state = to
+	m.state, m.leaving = to, leaving{}
 	switch to {
 	case Initialize:
 		m.timer, m.active = time.Time{}, netip.Addr{}
@@ -267,7 +298,7 @@ func (m *Machine) become(now time.Time, to State, why Cause) []Action {
 		m.resigned, m.armed = false, now
 		m.arm()
 	case Active:
-		m.active, m.activeInterval = m.cfg.Primary, m.cfg.Interval
+		m.active, m.activeInterval, m.humble = m.cfg.Primary, m.cfg.Interval, false
 		m.timer = now.Add(m.cfg.Interval)
 	}
 	return []Action{t}

@@ -149,7 +149,11 @@ func Test_6_4_2_AnAdvertisementThatCountsResetsTheTimerByItsInterval(t *testing.
 
 func Test_6_4_3_ShutdownInActiveSendsPriorityZero(t *testing.T) {
 	m := in(t, Active, usual)
-	expect(t, m.Step(epoch, Shutdown{}), Advertise{0}, Drop{}, Transition{Active, Initialize, Stopped})
+	expect(t, m.Step(epoch, Shutdown{}), Advertise{0})
+	expectTimer(t, m, 2*second)
+	expect(t, m.Step(epoch, from(a3, 90, second))) // the next owner
+	expectTimer(t, m, lingerTime)
+	expect(t, m.Step(m.Deadline(), Tick{}), Drop{}, Transition{Active, Initialize, Stopped})
 	if !m.Deadline().IsZero() {
 		t.Error("the Adver_Timer was not cancelled")
 	}
@@ -163,7 +167,7 @@ func Test_6_4_3_WhenTheAdverTimerFiresItAdvertises(t *testing.T) {
 
 func Test_6_4_3_PriorityZeroIsAnsweredAtOnce(t *testing.T) {
 	m := in(t, Active, usual)
-	expect(t, m.Step(epoch.Add(second/2), from(a3, 0, second)), Advertise{100})
+	expect(t, m.Step(epoch.Add(second/2), from(a3, 0, second)), Advertise{100}, Announce{})
 	expectTimer(t, m, second/2+second)
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 )
@@ -67,6 +68,7 @@ func (w *world) do(n *simNode, actions []Action) {
 				}
 			}
 		case Transition:
+			n.alive = a.To != Initialize
 			if (a.To == Active) != n.holds {
 				w.t.Fatalf("%s: %s went to %s and holds the addresses: %t", w.now.Sub(epoch), n.addr, a.To, n.holds)
 			}
@@ -172,13 +174,44 @@ func TestTwoRoutersElectTheBetterAndTheOtherTakesOver(t *testing.T) {
 	w.expectOwner(0, b)
 	w.do(b, b.Step(w.now, Shutdown{}))
 	stopped := w.now
-	for len(w.owners(0)) == 0 {
+	for w.owners(0)[0] != a.addr {
 		w.run(100 * time.Microsecond)
+		if len(w.owners(0)) == 0 {
+			t.Fatalf("%s after b began to stop nobody has the addresses", w.now.Sub(stopped))
+		}
 	}
 	if took := w.now.Sub(stopped); took > SkewTime(100, interval)+time.Millisecond {
 		t.Errorf("taking over from one that resigned took %s", took)
 	}
+	w.run(lingerTime + time.Millisecond)
 	w.expectOwner(0, a)
+	if w.overlap > lingerTime+time.Millisecond {
+		t.Errorf("both had the addresses for %s", w.overlap)
+	}
+}
+
+func TestAReleasedRouterDoesNotTakeBack(t *testing.T) {
+	w := newWorld(t, 1, priorities(100*time.Millisecond, true, 100, 90)...)
+	a, b := w.nodes[0], w.nodes[1]
+	w.run(second)
+	w.expectOwner(0, a)
+	w.do(a, a.Step(w.now, Release{}))
+	for range 1000 {
+		w.run(time.Millisecond)
+		if len(w.owners(0)) == 0 {
+			t.Fatalf("%s: nobody has the addresses", w.now.Sub(epoch))
+		}
+	}
+	w.run(10 * second) // although it would preempt
+	w.expectOwner(0, b)
+	w.kill(b)
+	w.run(second)
+	w.expectOwner(0, a)
+	w.do(a, a.Step(w.now, Release{})) // to nobody
+	for range 1000 {
+		w.run(time.Millisecond)
+		w.expectOwner(0, a)
+	}
 }
 
 func TestASickRouterServesUntilAWellOneHasTakenOver(t *testing.T) {
@@ -229,6 +262,9 @@ func TestHoursOfTrouble(t *testing.T) {
 				w.trouble()
 				// Within an interval each owner has heard of the other; after it, never again two.
 				w.run(interval + time.Millisecond)
+				if w.leaving() { // after a planned hand-over two answer for a moment
+					w.run(LeaveTime(interval) + lingerTime)
+				}
 				w.overlap, w.since = 0, 0
 				w.run(time.Duration(w.random.IntN(3000))*time.Millisecond + DownInterval(1, interval)*2)
 				if w.overlap > 2*time.Millisecond {
@@ -244,7 +280,7 @@ func TestHoursOfTrouble(t *testing.T) {
 
 func (w *world) trouble() {
 	n := w.nodes[w.random.IntN(len(w.nodes))]
-	switch w.random.IntN(5) {
+	switch w.random.IntN(6) {
 	case 0:
 		n.island = w.random.IntN(2)
 	case 1:
@@ -257,12 +293,17 @@ func (w *world) trouble() {
 		w.do(n, n.Step(w.now, SetPriority{uint8(1 + w.random.IntN(254))}))
 	case 3:
 		w.do(n, n.Step(w.now, Shutdown{}))
-		n.alive = false
 	case 4:
+		w.do(n, n.Step(w.now, Release{}))
+	case 5:
 		if !n.alive {
 			w.start(n)
 		}
 	}
+}
+
+func (w *world) leaving() bool {
+	return slices.ContainsFunc(w.nodes, func(n *simNode) bool { return n.alive && n.Leaving() })
 }
 
 func (w *world) expectOneIfAny(island int) {

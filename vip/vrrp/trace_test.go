@@ -149,6 +149,10 @@ func parseEvent(what string, c Config) (Event, error) {
 		return Startup{}, nil
 	case "stop":
 		return Shutdown{}, nil
+	case "release":
+		return Release{}, nil
+	case "slept":
+		return Slept{}, nil
 	case "hold-failed":
 		return ClaimFailed{}, nil
 	case "end":
