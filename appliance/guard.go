@@ -25,9 +25,11 @@ const (
 // Guard is the process that `everboot appliance` starts as. It holds no state of the site and answers nobody; it starts the worker
 // again when it dies, and takes the node's addresses away in between, so that two hosts never answer for one address.
 type Guard struct {
-	Worker  []string     // program and arguments of the worker; it gets a pipe as file 3 and closes it when it is ready
+	Worker  []string     // program and arguments of the worker; it gets a Lifeline as file 3
 	Release func() error // takes the VIPs away and tells the other routers
-	Log     *slog.Logger
+	// Patience is for how long a worker may give no sign on its lifeline, once it has begun to, before its addresses are released. 0: for ever.
+	Patience time.Duration
+	Log      *slog.Logger
 }
 
 // ExitError says that the worker ended by itself before it was ready: it has said why.
@@ -85,32 +87,57 @@ func (g *Guard) once(ctx context.Context) (ready bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("starting the worker: %w", err)
 	}
-	said := make(chan bool, 1)
-	go func() {
-		n, _ := r.Read(make([]byte, 1)) // one byte: ready; end of file: it died before
-		said <- n == 1
-	}()
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	select {
-	case err = <-ended:
-	case <-ctx.Done():
-		err = stopWorker(cmd, ended)
-	}
-	if releaseErr := g.Release(); releaseErr != nil {
-		g.Log.Error("releasing the addresses", "error", releaseErr)
-	}
-	return <-said, err
+	ready, err = g.attend(ctx, cmd, listen(r))
+	g.release()
+	return ready, err
 }
 
-func stopWorker(cmd *exec.Cmd, ended <-chan error) error {
-	_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
-	select {
-	case err := <-ended:
-		return err
-	case <-time.After(stopTime):
-		_ = cmd.Process.Kill()
-		return <-ended
+// attend waits for the end of the worker, which is told to stop when ctx ends.
+func (g *Guard) attend(ctx context.Context, cmd *exec.Cmd, said <-chan time.Time) (ready bool, err error) {
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	watch := vigil{patience: g.Patience}
+	look := time.NewTicker(watch.lookEvery())
+	defer look.Stop()
+	stop, kill := ctx.Done(), (<-chan time.Time)(nil)
+	hear := func(at time.Time) {
+		if ready {
+			watch.sign(at)
+		}
+		ready = true
+	}
+	for {
+		select {
+		case at, open := <-said:
+			if !open {
+				said = nil
+				continue
+			}
+			hear(at)
+		case now := <-look.C:
+			if watch.look(now) {
+				g.Log.Error("the worker gives no sign of life; its addresses are taken away", "for", g.Patience)
+				g.release()
+			}
+		case <-stop:
+			_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+			stop, kill = nil, time.After(stopTime)
+		case <-kill:
+			_ = cmd.Process.Kill()
+		case err := <-ended:
+			if said != nil { // its last words may be unread
+				for at := range said {
+					hear(at)
+				}
+			}
+			return ready, err
+		}
+	}
+}
+
+func (g *Guard) release() {
+	if err := g.Release(); err != nil {
+		g.Log.Error("releasing the addresses", "error", err)
 	}
 }
 

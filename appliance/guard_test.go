@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,6 +25,17 @@ func TestMain(m *testing.M) {
 		_, _ = os.NewFile(3, "ready").Write([]byte{1})
 		sayPID()
 		select {} // until SIGTERM
+	case "beat":
+		guard, err := InheritedLifeline(3)
+		if err != nil {
+			os.Exit(3)
+		}
+		guard.Say() // ready
+		guard.Say() // from now on it beats
+		sayPID()
+		for range time.Tick(20 * time.Millisecond) { // until SIGTERM
+			guard.Say()
+		}
 	case "refuse-second":
 		if text, _ := os.ReadFile(os.Getenv("EVERBOOT_TEST_PIDS")); strings.Count(string(text), "\n") == 1 {
 			sayPID()
@@ -114,12 +126,83 @@ func TestGuardTriesOnOnceItsWorkerHasServed(t *testing.T) {
 	}
 }
 
+// TestGuardReleasesForAFrozenWorker: a worker that is stopped with SIGSTOP loses its addresses once; one that beats keeps them.
+func TestGuardReleasesForAFrozenWorker(t *testing.T) {
+	pids := t.TempDir() + "/pids"
+	t.Setenv("EVERBOOT_TEST_PIDS", pids)
+	g, released := guard(t, "beat")
+	g.Patience = 500 * time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	worker := workers(t, pids, 1)[0]
+	for range 2 {
+		if err := syscall.Kill(worker, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		<-released
+		if err := syscall.Kill(worker, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(g.Patience / 2) // the worker is another process: it has no moment to wait for at which it beats again
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run = %v after a stop", err)
+	}
+	if n := len(workersNow(t, pids)); n != 1 {
+		t.Errorf("%d workers were started for one that was frozen", n)
+	}
+}
+
+func TestVigil(t *testing.T) {
+	const patience = 400 * time.Millisecond
+	start := time.Unix(0, 0)
+	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
+	for name, c := range map[string]struct {
+		signs, looks []int // ms
+		want         []int // looks that find it frozen
+	}{
+		"it beats":                   {[]int{0, 80, 160, 240, 320, 400, 480}, []int{100, 200, 300, 400, 500}, nil},
+		"it never began to":          {nil, []int{100, 200, 300, 400, 500, 600, 700}, nil},
+		"it stops":                   {[]int{0, 80}, []int{100, 200, 300, 400, 500, 600, 700}, []int{500}},
+		"it stops, wakes, and stops": {[]int{0, 80, 650}, []int{100, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 1100, 1200}, []int{500, 1100}},
+		"the guard slept itself":     {[]int{0, 80}, []int{100, 5000, 5100, 5200, 5300, 5400, 5500}, []int{5500}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := vigil{patience: patience}
+			var got []int
+			for _, look := range c.looks {
+				for len(c.signs) > 0 && c.signs[0] <= look {
+					v.sign(at(c.signs[0]))
+					c.signs = c.signs[1:]
+				}
+				if v.look(at(look)) {
+					got = append(got, look)
+				}
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("frozen at %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func workersNow(t *testing.T, path string) []string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(text))
+}
+
 // workers waits until n workers have said who they are.
 func workers(t *testing.T, path string, n int) []int {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for time.Now().Before(deadline) {
-		text, _ := os.ReadFile(path)
+		text, _ := os.ReadFile(path) // it may not be there yet
 		fields := strings.Fields(string(text))
 		if len(fields) < n {
 			time.Sleep(10 * time.Millisecond) // another process: there is nothing to wait on

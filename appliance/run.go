@@ -34,7 +34,7 @@ func RunGuard(ctx context.Context, cfg *Config, argv []string, log *slog.Logger)
 			return err
 		}
 		defer addresses.Close()
-		g.Release = addresses.Release
+		g.Release, g.Patience = addresses.Release, vip.Patience(cfg.vipConfig())
 	}
 	return g.Run(ctx)
 }

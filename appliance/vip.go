@@ -56,7 +56,9 @@ func (w *worker) openVIP() (err error) {
 	if len(w.cfg.VIP.Addresses) == 0 {
 		return nil
 	}
-	w.vip, err = vip.New(w.cfg.vipConfig(), w.log.With("room", "vip"))
+	cfg := w.cfg.vipConfig()
+	cfg.Beat = w.opts.Beat
+	w.vip, err = vip.New(cfg, w.log.With("room", "vip"))
 	return err
 }
 

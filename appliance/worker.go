@@ -30,6 +30,7 @@ type WorkerOptions struct {
 	Version string
 	Log     *slog.Logger
 	Ready   func() // called once, when everything that is enabled serves
+	Beat    func() // called several times in vip.Patience while the router of the floating address is at work
 }
 
 // registry is where the site is written down.

@@ -87,13 +87,22 @@ func (r *Router) nextChore() time.Time {
 	return next
 }
 
-// beat shows the guard that the router is at work, and notices if it was not: then the guard may have taken the addresses away,
-// and others may own them.
+// noticeSleep finds out whether the router did not run for a while: then the guard may have taken the addresses away, and others may
+// own them. It comes before anything else: whoever has slept must not act on what was true before.
+func (r *Router) noticeSleep() {
+	now := time.Now()
+	if now.Sub(r.cameRound) > r.cfg.Patience*3/4 {
+		r.log.Warn("the router did not run", "for", now.Sub(r.cameRound))
+		r.step(vrrp.Slept{})
+	}
+	r.cameRound = now
+}
+
+// beat shows the guard that the router is at work.
 func (r *Router) beat() {
 	now := time.Now()
-	if now.Sub(r.beatAt) > r.cfg.Patience*3/4 {
-		r.log.Warn("the router did not run", "for", now.Sub(r.beatAt))
-		r.step(vrrp.Slept{})
+	if now.Sub(r.beatAt) < r.cfg.Patience/beats {
+		return
 	}
 	r.beatAt = now
 	if r.cfg.Beat != nil {

@@ -63,8 +63,10 @@ type Router struct {
 	announce burst
 	told     map[Oddity]bool // oddities in the log since the last transition
 	mute     bool            // the last advertisement could not be sent
-	beatAt   time.Time       // of the last beat
 	asked    []chan error    // who waits for a release
+
+	cameRound time.Time // when the loop last did
+	beatAt    time.Time // of the last beat
 }
 
 // New checks the configuration and the host, and opens all sockets in the caller's network namespace. Nothing is changed on
@@ -134,7 +136,7 @@ func (r *Router) Run(ctx context.Context) error {
 		close(r.stopped)
 		close(r.changes)
 	}()
-	r.beatAt = time.Now()
+	r.cameRound = time.Now()
 	r.step(vrrp.Startup{})
 	close(r.ready)
 	err := r.loop(ctx.Done(), failed)
@@ -168,10 +170,11 @@ func (r *Router) loop(stop <-chan struct{}, failed <-chan error) error {
 		case <-timer.C:
 			event = func() {}
 		}
-		r.beat() // before anything else: whoever has slept must not act on what was true before
+		r.noticeSleep()
 		event()
 		r.chores()
 		r.settleReleases()
+		r.beat()
 		if r.machine.State() == vrrp.Initialize {
 			return nil
 		}

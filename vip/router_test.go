@@ -67,9 +67,11 @@ func TestRoutersTakeOverFromEachOther(t *testing.T) {
 		if got := b.Status().Owner; got != a.addr {
 			t.Errorf("b says that %s is the owner", got)
 		}
-		a.stop(t)
+		a.cancel()
 		time.Sleep(vrrp.SkewTime(90, DefaultInterval))
 		b.wantState(t, vrrp.Active)
+		a.wantState(t, vrrp.Active) // it answers until nobody asks it any more
+		a.stop(t)
 		if s := b.Status(); s.Last.Cause != vrrp.Resigned || s.Owner != b.addr || s.Dropped[vrrp.FromSelf] != 0 {
 			t.Errorf("b says %+v", s)
 		}
@@ -288,4 +290,124 @@ type brokenWire struct {
 
 func (w brokenWire) Receive() (vrrp.Packet, vrrp.Reason, error) {
 	return vrrp.Packet{}, vrrp.Accepted, w.err
+}
+
+func TestAHandOverLeavesNoGapAndNoTwoOwners(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		a := c.run(t, "198.18.0.2", nil)
+		b := c.run(t, "198.18.0.3", func(cfg *Config) { cfg.Priority = 90 })
+		time.Sleep(10 * time.Second)
+		if err := b.Release(t.Context()); !errors.Is(err, ErrNotOwner) {
+			t.Errorf("Release of a backup = %v", err)
+		}
+		before := len(b.announcements())
+		released := make(chan error, 1)
+		go func() { released <- a.Release(t.Context()) }()
+		var both time.Duration
+		for range 1000 {
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+			switch {
+			case !a.holds() && !b.holds():
+				t.Fatal("nobody holds the addresses")
+			case a.holds() && b.holds():
+				both += time.Millisecond
+			}
+		}
+		if err := <-released; err != nil || both == 0 || both > 25*time.Millisecond {
+			t.Errorf("Release = %v; both held the addresses for %s", err, both)
+		}
+		a.wantState(t, vrrp.Backup)
+		b.wantState(t, vrrp.Active)
+		if got := a.Status().Last.Cause; got != vrrp.HandedOver {
+			t.Errorf("a is a backup because %s", got)
+		}
+		// Once more soon after, when a has let go for certain.
+		if at := b.announcements()[before:]; len(at) != 2 || at[1].Sub(at[0]) != handOverGap {
+			t.Errorf("b announced at %v", at)
+		}
+		b.stop(t)
+		time.Sleep(time.Second)
+		if err := a.Release(t.Context()); !errors.Is(err, ErrNoHeir) {
+			t.Errorf("Release with nobody there = %v", err)
+		}
+		a.wantState(t, vrrp.Active)
+		a.stop(t)
+		if err := a.Release(t.Context()); !errors.Is(err, ErrStopped) {
+			t.Errorf("Release of a router that has stopped = %v", err)
+		}
+	})
+}
+
+func TestARouterShowsThatItIsAtWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		var last time.Time
+		longest, n := time.Duration(0), 0
+		a := c.run(t, "198.18.0.2", func(cfg *Config) {
+			cfg.Beat = func() {
+				if n++; n > 1 {
+					longest = max(longest, time.Since(last))
+				}
+				last = time.Now()
+			}
+		})
+		time.Sleep(time.Minute)
+		a.stop(t)
+		patience := Patience(a.cfg)
+		if longest > patience/4 || n > 8*int(time.Minute/patience) {
+			t.Errorf("%d beats, up to %s apart; the guard's patience is %s", n, longest, patience)
+		}
+	})
+}
+
+// TestARouterThatWasFrozenLetsGo: its guard has taken the addresses away although the others, who wait longer, have not yet taken over.
+func TestARouterThatWasFrozenLetsGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		hang := make(chan struct{})
+		frozen := false
+		a := c.run(t, "198.18.0.2", func(cfg *Config) {
+			cfg.AdvertInterval = 2 * time.Second
+			cfg.Beat = func() {
+				if frozen {
+					<-hang
+				}
+			}
+		})
+		time.Sleep(20 * time.Second)
+		a.wantState(t, vrrp.Active)
+		frozen = true
+		time.Sleep(patienceMax)
+		a.set(func() { a.did = nil })
+		frozen = false
+		close(hang)
+		a.wantState(t, vrrp.Backup)
+		if did := a.done(); fmt.Sprint(did) != "[drop advertise 0]" || a.Status().Last.Cause != vrrp.Overslept {
+			t.Errorf("on waking it did %q", did)
+		}
+		a.stop(t)
+	})
+}
+
+func TestPatience(t *testing.T) {
+	cfg := func(interval time.Duration) Config {
+		c := good()
+		c.AdvertInterval = interval
+		return c
+	}
+	for _, c := range []struct {
+		configs []Config
+		want    time.Duration
+	}{
+		{[]Config{cfg(10 * time.Millisecond)}, patienceMin},
+		{[]Config{cfg(0)}, vrrp.DownInterval(DefaultPriority, DefaultInterval) + 2*DefaultInterval},
+		{[]Config{cfg(time.Minute / 2)}, patienceMax},
+		{[]Config{cfg(time.Minute / 2), cfg(10 * time.Millisecond)}, patienceMin},
+	} {
+		if got := Patience(c.configs...); got != c.want {
+			t.Errorf("got %s, want %s", got, c.want)
+		}
+	}
 }

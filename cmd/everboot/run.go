@@ -14,8 +14,8 @@ import (
 const (
 	defaultApplianceConfig = "/etc/everboot/appliance.toml"
 	defaultStreamerConfig  = "/etc/everboot/streamer.toml"
-	// readyFile is the number of the pipe that a worker inherits from its guard.
-	readyFile = 3
+	// lifelineFile is the number of the pipe that a worker inherits from its guard.
+	lifelineFile = 3
 )
 
 func applianceCommand() *cobra.Command {
@@ -34,10 +34,13 @@ configuration says. The process is a guard; its one child, the worker, does the 
 				return usageError{err}
 			}
 			if worker {
-				ready := os.NewFile(readyFile, "ready")
+				guard, err := appliance.InheritedLifeline(lifelineFile)
+				if err != nil {
+					return err
+				}
 				return appliance.RunWorker(c.Context(), cfg, appliance.WorkerOptions{
 					Version: version, Log: newLog().With("node", cfg.Node),
-					Ready: func() { _, _ = ready.Write([]byte{1}); _ = ready.Close() },
+					Ready: guard.Say, Beat: guard.Say,
 				})
 			}
 			self, err := os.Executable()
