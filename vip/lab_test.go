@@ -256,7 +256,7 @@ func TestLabTsharkHasNothingToComplainOf(t *testing.T) {
 	want := "01:00:5e:00:00:12\t198.18.0.2\t224.0.0.18\t255\t48\t3\t51\t10\t198.18.0.10,198.18.0.11\t1\t\t"
 	for i, frame := range frames {
 		prio := "100"
-		if i == len(frames)-1 {
+		if i >= len(frames)-2 { // twice, for nobody takes over
 			prio = "0"
 		}
 		if frame != want+prio {
