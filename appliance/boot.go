@@ -47,7 +47,9 @@ func (w *worker) openBoot() (err error) {
 		}
 	}
 	if w.cfg.HTTP.Enabled {
-		w.http, err = tftp.NewHTTP(w.cfg.httpConfig(w.macAt), w.files, w.builder.View, w.event, w.log.With("room", "http"))
+		cfg := w.cfg.httpConfig(w.macAt)
+		cfg.Opened = w.opened
+		w.http, err = tftp.NewHTTP(cfg, w.files, w.builder.View, w.event, w.log.With("room", "http"))
 	}
 	return err
 }

@@ -25,7 +25,7 @@ func (w *worker) openDirector() (err error) {
 	log := w.log.With("room", "director")
 	w.running = &runningFile{path: filepath.Join(w.cfg.State, "running.json"), log: log, dirty: make(chan struct{}, 1)}
 	w.director, err = streamer.NewDirector(streamer.DirectorConfig{
-		Listen: []string{w.cfg.Director.Listen}, Who: w.macAt, Tell: func([]byte) { w.running.changed() },
+		Listen: []string{w.cfg.Director.Listen}, Who: w.macAt, Opened: w.opened, Tell: func([]byte) { w.running.changed() },
 	}, w.builder.View, w.event, log)
 	if err != nil {
 		return err

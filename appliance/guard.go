@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"everboot/appliance/keep"
 )
 
 const (
@@ -27,6 +29,7 @@ const (
 type Guard struct {
 	Worker  []string     // program and arguments of the worker; it gets a Lifeline as file 3
 	Release func() error // takes the VIPs away and tells the other routers
+	Keep    *keep.Holder // gives the worker a socket as file 4, and drops what it kept when its addresses are released
 	// Patience is for how long a worker may give no sign on its lifeline, once it has begun to, before its addresses are released. 0: for ever.
 	Patience time.Duration
 	Log      *slog.Logger
@@ -77,13 +80,19 @@ func (g *Guard) once(ctx context.Context) (ready bool, err error) {
 		return false, fmt.Errorf("making the worker's pipe: %w", err)
 	}
 	defer r.Close()
+	kept, err := g.Keep.Attach()
+	if err != nil {
+		return false, errors.Join(err, w.Close())
+	}
 	cmd := exec.Command(g.Worker[0], g.Worker[1:]...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{w}
+	cmd.ExtraFiles = []*os.File{w, kept}
 	// A worker whose guard was killed stops as if it had been told to. Its own process group keeps a terminal's Ctrl-C from reaching it twice.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
 	err = cmd.Start()
 	w.Close()
+	kept.Close()
+	defer g.Keep.Release() // when the addresses are gone
 	if err != nil {
 		return false, fmt.Errorf("starting the worker: %w", err)
 	}

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"everboot/appliance/keep"
 )
 
 // The test binary plays the worker: it does what this variable says.
@@ -61,7 +63,7 @@ func guard(t *testing.T, role string) (g *Guard, released chan struct{}) {
 	t.Helper()
 	t.Setenv(workerEnv, role)
 	released = make(chan struct{}, 16)
-	return &Guard{Worker: []string{os.Args[0]}, Log: quiet, Release: func() error { released <- struct{}{}; return nil }}, released
+	return &Guard{Worker: []string{os.Args[0]}, Keep: keep.NewHolder(quiet), Log: quiet, Release: func() error { released <- struct{}{}; return nil }}, released
 }
 
 func TestGuardGivesUpOnAWorkerThatNeverServed(t *testing.T) {

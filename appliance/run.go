@@ -13,6 +13,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"everboot/appliance/keep"
 	"everboot/appliance/peers"
 	"everboot/dhcp"
 	"everboot/internal/ports"
@@ -27,7 +28,7 @@ func RunGuard(ctx context.Context, cfg *Config, argv []string, log *slog.Logger)
 	if err := errors.Join(cfg.checkHost()...); err != nil {
 		return err
 	}
-	g := &Guard{Worker: argv, Release: func() error { return nil }, Log: log}
+	g := &Guard{Worker: argv, Release: func() error { return nil }, Keep: keep.NewHolder(log), Log: log}
 	if len(cfg.VIP.Addresses) > 0 {
 		addresses, err := vip.NewGuard(cfg.vipConfig(), log.With("room", "vip"))
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"everboot/appliance/keep"
 	"everboot/appliance/peers"
 	"everboot/appliance/web"
 	"everboot/dhcp"
@@ -31,6 +32,8 @@ type WorkerOptions struct {
 	Log     *slog.Logger
 	Ready   func() // called once, when everything that is enabled serves
 	Beat    func() // called several times in vip.Patience while the router of the floating address is at work
+	// Keeper lets sockets outlive the worker. Nil: they end with it.
+	Keeper *keep.Keeper
 }
 
 // registry is where the site is written down.
@@ -56,13 +59,15 @@ type worker struct {
 	started time.Time
 	own     netip.Addr
 
-	shares   map[peers.Topic]peers.Share // filled by the rooms as they open
-	builder  *builder
-	registry registry
-	health   *health.Runner
-	timeline *timeline
-	events   chan site.Event
-	lost     atomic.Uint64 // events that found the channel full
+	shares      map[peers.Topic]peers.Share // filled by the rooms as they open
+	keeper      *keep.Keeper
+	connections *connections
+	builder     *builder
+	registry    registry
+	health      *health.Runner
+	timeline    *timeline
+	events      chan site.Event
+	lost        atomic.Uint64 // events that found the channel full
 
 	vip      *vip.Router
 	dhcp     *dhcp.Server
@@ -102,6 +107,7 @@ func newWorker(cfg *Config, opts WorkerOptions) (*worker, error) {
 	if w.builder, err = newBuilder(cfg, w.observed(), w.log.With("room", "site"), time.Now); err != nil {
 		return nil, err
 	}
+	w.openConnections()
 	for _, open := range []func() error{w.openRegistry, w.openHealth, w.openBoot, w.openDHCP, w.openDirector, w.openVIP, w.openPeers, w.openAPI} {
 		if err := open(); err != nil {
 			return nil, err

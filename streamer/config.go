@@ -32,6 +32,9 @@ type DirectorConfig struct {
 	// Tell is called with each change of what devices run, for PeerChanged of the other appliances' directors. It must not block.
 	Tell func([]byte)
 
+	// Opened is called with each connection that is taken, and what it returns when the connection is closed. Nil: nobody wants to know.
+	Opened func(net.Conn) (closed func())
+
 	// ListenFunc and Dial replace the host's network; tests and the lab use them.
 	ListenFunc func(network, address string) (net.Listener, error)
 	Dial       func(ctx context.Context, network, address string) (net.Conn, error)
@@ -78,6 +81,9 @@ func (c DirectorConfig) withDefaults() DirectorConfig {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
+	}
+	if c.Opened == nil {
+		c.Opened = func(net.Conn) func() { return func() {} }
 	}
 	if c.MaxLogins == 0 {
 		c.MaxLogins = 4096

@@ -32,6 +32,7 @@ type caller struct {
 // one is the other, or has been answered.
 func (d *Director) serve(ctx, life context.Context, g *guest, decided func()) {
 	conn := g.conn
+	defer d.cfg.Opened(conn)()
 	defer hangUp(conn)
 	defer decided()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now().Add(lastWords)) })

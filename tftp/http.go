@@ -40,6 +40,8 @@ type HTTPConfig struct {
 	SANPort uint16 // of the director, for targets' scripts; 0: DefaultSANPort
 	// Who tells which target has an address, for events; it may be nil. The zero MAC means that nobody knows.
 	Who func(netip.Addr) site.MAC
+	// Opened is called with each connection that is taken, and what it returns when the connection is closed. Nil: nobody wants to know.
+	Opened func(net.Conn) (closed func())
 }
 
 // Validate returns an error that says what to mend.
@@ -89,6 +91,9 @@ func NewHTTP(cfg HTTPConfig, files *Files, view func() *site.View, events func(s
 	if events == nil {
 		events = func(site.Event) {}
 	}
+	if cfg.Opened == nil {
+		cfg.Opened = func(net.Conn) func() { return func() {} }
+	}
 	return &HTTP{cfg: cfg, files: files, view: view, events: events, log: log, ready: make(chan struct{})}, nil
 }
 
@@ -120,7 +125,7 @@ func (h *HTTP) Run(ctx context.Context) error {
 		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(netutil.LimitListener(patientListener{l}, maxConns)) }()
+	go func() { served <- srv.Serve(netutil.LimitListener(patientListener{l, h.cfg.Opened}, maxConns)) }()
 	close(h.ready)
 	select {
 	case <-ctx.Done():

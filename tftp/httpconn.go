@@ -14,7 +14,10 @@ const (
 )
 
 // patientListener gives each piece of an answer its own time-out.
-type patientListener struct{ *net.TCPListener }
+type patientListener struct {
+	*net.TCPListener
+	opened func(net.Conn) (closed func())
+}
 
 // Accept implements net.Listener.
 func (l patientListener) Accept() (net.Conn, error) {
@@ -22,10 +25,19 @@ func (l patientListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return patientConn{c}, nil
+	return patientConn{c, l.opened(c)}, nil
 }
 
-type patientConn struct{ *net.TCPConn }
+type patientConn struct {
+	*net.TCPConn
+	closed func()
+}
+
+// Close implements net.Conn.
+func (c patientConn) Close() error {
+	defer c.closed()
+	return c.TCPConn.Close()
+}
 
 // Write implements net.Conn.
 func (c patientConn) Write(p []byte) (int, error) {

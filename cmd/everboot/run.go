@@ -9,13 +9,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"everboot/appliance"
+	"everboot/appliance/keep"
 )
 
 const (
 	defaultApplianceConfig = "/etc/everboot/appliance.toml"
 	defaultStreamerConfig  = "/etc/everboot/streamer.toml"
-	// lifelineFile is the number of the pipe that a worker inherits from its guard.
+	// lifelineFile and keepFile are the numbers of the pipe and the socket that a worker inherits from its guard.
 	lifelineFile = 3
+	keepFile     = 4
 )
 
 func applianceCommand() *cobra.Command {
@@ -38,9 +40,14 @@ configuration says. The process is a guard; its one child, the worker, does the 
 				if err != nil {
 					return err
 				}
+				keeper, err := keep.Inherited(os.NewFile(keepFile, "keep"))
+				if err != nil {
+					return err
+				}
+				defer keeper.Close()
 				return appliance.RunWorker(c.Context(), cfg, appliance.WorkerOptions{
 					Version: version, Log: newLog().With("node", cfg.Node),
-					Ready: guard.Say, Beat: guard.Say,
+					Ready: guard.Say, Beat: guard.Say, Keeper: keeper,
 				})
 			}
 			self, err := os.Executable()
