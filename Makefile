@@ -48,6 +48,12 @@ demo: deps build vdisk ## play the main job: boot a real Debian, kill its stream
 bench: ## benchmarks of the pure parts
 	go test -run '^$$' -bench . -benchmem ./...
 
+.PHONY: bench-tftp
+bench-tftp: deps ## TFTP beside tftpd-hpa, dnsmasq, atftpd and pin/tftp: throughput and processor time (5 minutes)
+	@mkdir -p bin
+	@CGO_ENABLED=0 go build -o bin/tftpbench ./internal/lab/tftpbench
+	@bin/tftpbench
+
 FUZZTIME ?= 60s
 .PHONY: fuzz
 fuzz: ## fuzz every parser of what comes from the wire, FUZZTIME (60s) each

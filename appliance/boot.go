@@ -57,6 +57,11 @@ func (w *worker) openBoot() (err error) {
 // The names of the metrics of TFTP and HTTP boot.
 const (
 	metricTFTPTransfers = "everboot_tftp_transfers_total" // label result
+	metricTFTPDropped   = "everboot_tftp_dropped_total"   // label reason
+	metricTFTPActive    = "everboot_tftp_transfers"
+	metricTFTPResumed   = "everboot_tftp_resumed_total"
+	metricTFTPResent    = "everboot_tftp_resent_packets_total"
+	metricTFTPUnsent    = "everboot_tftp_unsent_packets_total"
 	metricTFTPBytes     = "everboot_tftp_sent_bytes_total"
 	metricHTTPRequests  = "everboot_http_requests_total" // label result
 )
@@ -64,13 +69,17 @@ const (
 func (c collector) boot(send emit) {
 	if c.w.tftp != nil {
 		s := c.w.tftp.Stats()
-		for result, n := range map[string]uint64{
-			"complete": s.Complete, "size_probe": s.SizeProbes, "aborted": s.Aborted, "failed": s.Failed,
-			"not_found": s.NotFound, "refused": s.Refused, "malformed": s.Malformed, "write": s.Writes,
-		} {
-			send(metricTFTPTransfers, "TFTP transfers by result.", prometheus.CounterValue, float64(n), "result", result)
+		for result, n := range s.Finished {
+			send(metricTFTPTransfers, "TFTP transfers that ended, by result.", prometheus.CounterValue, float64(n), "result", result)
 		}
-		send(metricTFTPBytes, "Bytes of files sent over TFTP.", prometheus.CounterValue, float64(s.Bytes))
+		for reason, n := range s.Dropped {
+			send(metricTFTPDropped, "TFTP packets and requests that did not become a transfer, by reason.", prometheus.CounterValue, float64(n), "reason", reason)
+		}
+		send(metricTFTPActive, "TFTP transfers under way.", prometheus.GaugeValue, float64(s.Active))
+		send(metricTFTPResumed, "TFTP transfers that another appliance had begun.", prometheus.CounterValue, float64(s.Resumed))
+		send(metricTFTPResent, "TFTP packets sent again.", prometheus.CounterValue, float64(s.Resent))
+		send(metricTFTPUnsent, "TFTP packets that the kernel did not take.", prometheus.CounterValue, float64(s.Unsent))
+		send(metricTFTPBytes, "Bytes of files that TFTP clients have acknowledged.", prometheus.CounterValue, float64(s.Bytes))
 	}
 	if c.w.http != nil {
 		s := c.w.http.Stats()

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"everboot/tftp/wire"
 )
 
 const (
@@ -22,7 +24,7 @@ var binaryExts = []string{".kpxe", ".kkpxe", ".pxe", ".lkrn", ".efi"}
 
 func newBlob(data []byte, mod time.Time) *blob {
 	sum := sha256.Sum256(data)
-	return &blob{data: data, mod: mod, etag: `"` + hex.EncodeToString(sum[:])[:etagDigits] + `"`}
+	return &blob{data: data, mod: mod, digest: wire.Digest(sum[:16]), etag: `"` + hex.EncodeToString(sum[:])[:etagDigits] + `"`}
 }
 
 // loadBinaries reads iPXE's binaries of one directory. Links are followed: Debian's ipxe.efi is one.

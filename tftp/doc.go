@@ -3,5 +3,5 @@
 //
 // Everything is read-only, and a name never leads out of the operator's directory.
 //
-// The TFTP server stands on github.com/pin/tftp for now. What that means is written down, with a test each, in traps_test.go.
+// The TFTP server is our own: one goroutine leads all transfers over one socket (docs/adr/0007-tftp.md), package wire is its pure part.
 package tftp

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"everboot/site"
+	"everboot/tftp/wire"
 )
 
 // DefaultIPXE is where Debian's package ipxe puts its binaries.
@@ -88,15 +89,16 @@ type File struct {
 	ETag string
 	// Content reads the file. It is an *os.File or a *bytes.Reader, so that HTTP can hand the former to sendfile.
 	Content io.ReadSeeker
-	closer  io.Closer
+	blob    *blob    // of a file in memory
+	disk    *os.File // of any other
 }
 
 // Close closes the file.
 func (f *File) Close() error {
-	if f.closer == nil {
+	if f.disk == nil {
 		return nil
 	}
-	return f.closer.Close()
+	return f.disk.Close()
 }
 
 // Open opens the file that a client asked for by a name in any of the forms that CleanName knows. The error is an fs.ErrNotExist, an
@@ -145,16 +147,17 @@ func (f *Files) openRoot(name string) (*File, error) {
 		return nil, err
 	}
 	tag := `"` + strconv.FormatInt(info.Size(), 16) + "-" + strconv.FormatInt(info.ModTime().UnixNano(), 16) + `"`
-	return &File{Name: name, Size: info.Size(), ModTime: info.ModTime(), ETag: tag, Content: file, closer: file}, nil
+	return &File{Name: name, Size: info.Size(), ModTime: info.ModTime(), ETag: tag, Content: file, disk: file}, nil
 }
 
 // blob is a file in memory.
 type blob struct {
-	data []byte
-	mod  time.Time
-	etag string
+	data   []byte
+	mod    time.Time
+	digest wire.Digest
+	etag   string
 }
 
 func (b *blob) open(name string) *File {
-	return &File{Name: name, Size: int64(len(b.data)), ModTime: b.mod, ETag: b.etag, Content: bytes.NewReader(b.data)}
+	return &File{Name: name, Size: int64(len(b.data)), ModTime: b.mod, ETag: b.etag, Content: bytes.NewReader(b.data), blob: b}
 }

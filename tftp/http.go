@@ -187,7 +187,8 @@ func (h *HTTP) serveFile(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		h.notFound.Add(1)
 		h.log.Debug("http: no such file", "path", r.URL.Path, "client", r.RemoteAddr, "err", err)
-		http.Error(w, wireError(err).Error(), statusOf(err))
+		_, _, text := wireError(err)
+		http.Error(w, text, statusOf(err))
 		return
 	}
 	defer file.Close()

@@ -24,8 +24,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// envServe makes the test binary a server instead: pin/tftp opens a socket a transfer, so that a server must run wholly inside the
-// namespace of its host. The value is a folder with view.json and the root.
+// envServe makes the test binary a server instead, which lives wholly inside the namespace of its host. The value is a folder with view.json
+// and the root.
 const envServe = "EVERBOOT_TFTP_TEST_SERVE"
 
 func TestMain(m *testing.M) {
@@ -204,7 +204,11 @@ func TestClientsFetchTheRightBytes(t *testing.T) {
 		t.Errorf("missing file: %v", err)
 	}
 	counts := b.stop(t)
-	if c := counts.TFTP; c.Complete != 16 || c.NotFound != 1 || c.Failed+c.Aborted+c.SizeProbes+c.Malformed != 0 || c.Active != 0 {
+	bad := uint64(0)
+	for _, result := range []string{"silent", "aborted", "size_probe", "unanswered"} {
+		bad += counts.TFTP.Finished[result]
+	}
+	if c := counts.TFTP; c.Finished["complete"] != 16 || c.Dropped["not_found"] != 1 || bad+c.Dropped["malformed"] != 0 || c.Active != 0 {
 		t.Errorf("counters: %+v", c)
 	}
 }
@@ -309,10 +313,10 @@ func machine(t *testing.T, firmware lab.Firmware) {
 	m.Stop()
 	counts := b.stop(t)
 	t.Logf("%+v", counts)
-	if firmware == lab.UEFI && counts.TFTP.SizeProbes == 0 {
+	if firmware == lab.UEFI && counts.TFTP.Finished["size_probe"] == 0 {
 		t.Error("OVMF's question for the size was not counted as such")
 	}
-	if counts.TFTP.Failed+counts.TFTP.Aborted != 0 {
+	if f := counts.TFTP.Finished; f["silent"]+f["aborted"] != 0 {
 		t.Errorf("failed transfers: %+v", counts.TFTP)
 	}
 }

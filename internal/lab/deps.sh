@@ -10,7 +10,7 @@ set -eu
 packages="
   busybox-static ca-certificates cpio e2fsprogs iproute2 kmod mmdebstrap nftables procps uidmap zstd gcc libc6-dev
   qemu-system-x86 qemu-utils qemu-block-extra ovmf seabios
-  tgt libiscsi-bin keepalived dnsmasq-base udhcpc tftp-hpa tshark curl
+  tgt libiscsi-bin keepalived dnsmasq-base udhcpc tftp-hpa atftp tftpd-hpa tshark curl nginx-light libwrap0 libpcre2-8-0
 "
 # Debian 12's ipxe (2019) cannot run a script of its own on UEFI: this one always comes from Debian 13.
 ipxe_suite=trixie
@@ -34,7 +34,20 @@ ipxe_version=$(dpkg-query -W -f '${Version}' ipxe 2>/dev/null || true)
 if [ -z "$ipxe_version" ] || dpkg --compare-versions "$ipxe_version" lt 1.21.1+git20250501; then
   missing="$missing ipxe"
 fi
-[ -n "$missing" ] || exit 0
+
+# atftpd, for make bench-tftp, cannot be installed beside tftpd-hpa: it is only unpacked.
+top=$(cd "$(dirname "$0")/../.." && pwd)
+unpack_atftpd() {
+  [ ! -x "$top/build/atftpd/usr/sbin/atftpd" ] || return 0
+  mkdir -p "$top/build/atftpd"
+  (cd "$top/build/atftpd" && apt-get download -qq atftpd 2>/dev/null && dpkg -x atftpd_*.deb .) ||
+    echo "deps: atftpd cannot be had; make bench-tftp goes without" >&2
+}
+
+if [ -z "$missing" ]; then
+  unpack_atftpd
+  exit 0
+fi
 
 if [ "$(id -u)" != 0 ]; then
   echo "deps: missing packages:$missing" >&2
@@ -90,9 +103,10 @@ echo "deps: installing:$missing"
 apt-get update -qq
 case "$missing" in *" ipxe"*) add_ipxe_source; apt-get update -qq ;; esac
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+unpack_atftpd
 
 if [ -d /run/systemd/system ]; then
-  for unit in tgt keepalived; do
+  for unit in tgt keepalived tftpd-hpa nginx; do
     case "$missing" in *" $unit"*) systemctl disable --quiet "$unit.service" 2>/dev/null || true ;; esac
   done
 fi

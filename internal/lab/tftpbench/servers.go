@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"everboot/internal/lab"
+	"everboot/site"
+	"everboot/tftp"
+
+	pin "github.com/pin/tftp/v3"
+)
+
+// envServe makes this program a server: "everboot ROOT" or "pin ROOT".
+const envServe = "EVERBOOT_TFTPBENCH_SERVE"
+
+// atftpd is where make deps unpacks it.
+const atftpd = "build/atftpd/usr/sbin/atftpd"
+
+// peers are the servers that are measured, the first is ours.
+var peers = []string{"everboot", "dnsmasq", "tftpd-hpa", "atftpd", "pin/tftp"}
+
+// start starts a server on a host and returns its process.
+func start(h *lab.Host, peer, root string) (*lab.Process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	name := strings.ReplaceAll(peer, "/", "-")
+	switch peer {
+	case "everboot", "pin/tftp":
+		return h.StartWith(lab.Settings{Env: []string{"GOMAXPROCS=2", envServe + "=" + peer + " " + root}}, name, "taskset", "-c", "0", self), nil
+	case "dnsmasq":
+		return h.Start(name, "taskset", "-c", "0", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--enable-tftp", "--tftp-root="+root,
+			"--tftp-max=2000", "--user=root", "--pid-file="), nil
+	case "tftpd-hpa":
+		return h.Start(name, "taskset", "-c", "0", "in.tftpd", "--foreground", "--address", "0.0.0.0:69", "--user", "root", "--secure", root), nil
+	case "atftpd":
+		return h.Start(name, "taskset", "-c", "0", atftpd, "--daemon", "--no-fork", "--maxthread", "2000", "--user", "root.root", "--bind-address", serverAddress, "--logfile", "-", root), nil
+	}
+	return nil, fmt.Errorf("no server %q", peer)
+}
+
+// serve is this program as a server.
+func serve(what string) error {
+	kind, root, _ := strings.Cut(what, " ")
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if kind == "pin/tftp" {
+		return servePin(ctx, root)
+	}
+	view := site.Empty("bench", "")
+	files, err := tftp.NewFiles(tftp.FilesConfig{Root: root, IPXE: filepath.Join(root, "none")}, func() *site.View { return view })
+	if err != nil {
+		return err
+	}
+	s, err := tftp.NewServer(tftp.Config{PerClient: 4096}, files, nil, slog.New(slog.NewTextHandler(os.Stdout, nil)))
+	if err != nil {
+		return err
+	}
+	err = s.Run(ctx)
+	fmt.Printf("%+v\n", s.Stats())
+	return err
+}
+
+func servePin(ctx context.Context, root string) error {
+	s := pin.NewServer(func(name string, rf io.ReaderFrom) error {
+		f, err := os.Open(filepath.Join(root, filepath.Clean("/"+name)))
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = rf.ReadFrom(f)
+		return err
+	}, nil)
+	s.SetBlockSize(1468)
+	s.SetTimeout(time.Second) // its first retransmission comes after 5 s else
+	context.AfterFunc(ctx, s.Shutdown)
+	return s.ListenAndServe(":69")
+}
+
+// cpu returns the processor time of a process and of its children that have ended.
+func cpu(pid int) time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	var ticks int64
+	for _, f := range fields[11:15] { // utime, stime, cutime, cstime
+		n, _ := strconv.ParseInt(f, 10, 64)
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / 100
+}

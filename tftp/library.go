@@ -1,0 +1,298 @@
+package tftp
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"everboot/tftp/wire"
+)
+
+const (
+	// warmFirst bytes of a file are read before its first block is sent, and warmPiece bytes at once after that, ahead of the
+	// clients: whoever sends must never wait for a disk.
+	warmFirst, warmPiece = 256 << 10, 4 << 20
+	// smallFile is digested when it is opened, in some milliseconds; a larger one beside the transfer.
+	smallFile = 1 << 20
+	// digestPiece is read at once.
+	digestPiece = 1 << 20
+	// maxDigests bounds the memory of digests; when it is full all are forgotten.
+	maxDigests = 4096
+	// maxNetascii bounds what is converted in memory. Nobody boots a text of that size.
+	maxNetascii = 16 << 20
+)
+
+var errNetasciiSize = errors.New("too large for netascii: ask for mode octet")
+
+// stamp tells one state of a file from another.
+type stamp struct {
+	size   int64
+	mod    time.Time
+	device uint64
+	inode  uint64
+}
+
+// image is the content of a file, as all its transfers share it.
+type image struct {
+	name string
+	data []byte // mapped, or in memory
+	// warm is how many bytes from the start on have been read into memory lately.
+	warm    atomic.Int64
+	warming atomic.Bool
+	digest  atomic.Pointer[wire.Digest] // nil: not known yet
+
+	stamp stamp
+	disk  *os.File // nil: in memory
+	users int      // guarded by the library
+}
+
+// Digest returns the digest, or the zero one while it is not known.
+func (i *image) Digest() wire.Digest {
+	if d := i.digest.Load(); d != nil {
+		return *d
+	}
+	return wire.Digest{}
+}
+
+// library keeps one image of each file that is being sent.
+type library struct {
+	files *Files
+	queue chan *image // for the digester
+
+	mu      sync.Mutex
+	images  map[string]*image
+	digests map[digestKey]wire.Digest
+}
+
+type digestKey struct {
+	name string
+	stamp
+}
+
+func newLibrary(files *Files) *library {
+	return &library{files: files, queue: make(chan *image, 64), images: make(map[string]*image), digests: make(map[digestKey]wire.Digest)}
+}
+
+// open returns the image of a file; close it with release. It reads the disk: the owner of the transfers must not call it.
+func (l *library) open(raw string, mode wire.Mode) (*image, error) {
+	file, err := l.files.Open(raw)
+	if err != nil {
+		return nil, err
+	}
+	if mode == wire.Netascii {
+		defer file.Close()
+		return convert(file)
+	}
+	if file.blob != nil {
+		return inMemory(file.Name, file.blob.data, file.blob.digest), nil
+	}
+	return l.share(file)
+}
+
+// inMemory returns an image that needs no library.
+func inMemory(name string, data []byte, d wire.Digest) *image {
+	i := &image{name: name, data: data}
+	i.warm.Store(int64(len(data)))
+	i.digest.Store(&d)
+	return i
+}
+
+// convert returns a text as netascii. Its digest is that of the converted text.
+func convert(file *File) (*image, error) {
+	if file.Size > maxNetascii {
+		return nil, errNetasciiSize
+	}
+	text, err := io.ReadAll(io.LimitReader(file.Content, maxNetascii))
+	if err != nil {
+		return nil, err
+	}
+	text = bytes.ReplaceAll(text, []byte("\r"), []byte("\r\x00"))
+	text = bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n"))
+	return inMemory(file.Name, text, newBlob(text, time.Time{}).digest), nil
+}
+
+// share returns the image that others have open if it is still that of the file, else a new one. The file is closed with the image.
+func (l *library) share(file *File) (*image, error) {
+	key, err := stampOf(file.disk)
+	if err != nil {
+		_ = file.Close() // nothing was written
+		return nil, err
+	}
+	l.mu.Lock()
+	if i := l.images[file.Name]; i != nil && i.stamp == key {
+		i.users++
+		l.mu.Unlock()
+		_ = file.Close() // the image has its own
+		return i, nil
+	}
+	digest, known := l.digests[digestKey{file.Name, key}]
+	l.mu.Unlock()
+
+	i := &image{name: file.Name, stamp: key, disk: file.disk, users: 1}
+	if err := i.load(known); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("mapping %s: %w", file.Name, err)
+	}
+	if known {
+		i.digest.Store(&digest)
+	} else {
+		l.wantDigest(i)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if other := l.images[i.name]; other != nil && other.stamp == key {
+		other.users++
+		l.drop(i)
+		return other, nil
+	}
+	l.images[i.name] = i
+	return i, nil
+}
+
+func stampOf(f *os.File) (stamp, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return stamp{}, err
+	}
+	s := stamp{size: info.Size(), mod: info.ModTime()}
+	var raw unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &raw); err != nil {
+		return stamp{}, err
+	}
+	s.device, s.inode = raw.Dev, raw.Ino
+	return s, nil
+}
+
+// load maps the file. Go never touches the mapping: of a file that is cut short meanwhile the kernel cannot send a block, and says so; we
+// would die of SIGBUS.
+func (i *image) load(readLately bool) (err error) {
+	if i.stamp.size == 0 {
+		return nil
+	}
+	i.data, err = unix.Mmap(int(i.disk.Fd()), 0, int(i.stamp.size), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	if readLately {
+		_ = unix.Madvise(i.data, unix.MADV_WILLNEED) // a hint
+		i.warm.Store(i.stamp.size)
+		return nil
+	}
+	return i.warmUp(warmFirst)
+}
+
+func (i *image) unload() {
+	if i.data != nil {
+		_ = unix.Munmap(i.data) // it was mapped
+	}
+	_ = i.disk.Close() // read only
+}
+
+// warmUp reads the next bytes of the file into the kernel's memory.
+func (i *image) warmUp(bytes int64) error {
+	from := i.warm.Load()
+	n, err := io.Copy(io.Discard, io.NewSectionReader(i.disk, from, bytes))
+	i.warmTo(from + n)
+	return err
+}
+
+func (i *image) warmTo(n int64) {
+	for old := i.warm.Load(); old < n && !i.warm.CompareAndSwap(old, n); old = i.warm.Load() {
+	}
+}
+
+// wantDigest computes the digest now if that takes no time, else lets the digester do it. When too many wait, nobody does: then a
+// transfer of that file is not told to other appliances.
+func (l *library) wantDigest(i *image) {
+	if i.stamp.size <= smallFile {
+		l.digest(context.Background(), i)
+		return
+	}
+	i.users++
+	select {
+	case l.queue <- i:
+	default:
+		i.users--
+	}
+}
+
+// digester computes the digests of large files until ctx ends.
+func (l *library) digester(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			for {
+				select {
+				case i := <-l.queue:
+					l.release(i)
+				default:
+					return
+				}
+			}
+		case i := <-l.queue:
+			l.digest(ctx, i)
+			l.release(i)
+		}
+	}
+}
+
+func (l *library) digest(ctx context.Context, i *image) {
+	sum, buf := sha256.New(), make([]byte, min(digestPiece, max(i.stamp.size, 1)))
+	for at := int64(0); at < i.stamp.size; {
+		n, err := i.disk.ReadAt(buf[:min(int64(len(buf)), i.stamp.size-at)], at)
+		if n == 0 || err != nil && err != io.EOF || ctx.Err() != nil {
+			return // it was cut short, or we stop: it has no digest
+		}
+		sum.Write(buf[:n])
+		at += int64(n)
+		i.warmTo(at)
+	}
+	if now, err := stampOf(i.disk); err != nil || now != i.stamp {
+		return // written to meanwhile
+	}
+	d := wire.Digest(sum.Sum(nil)[:len(wire.Digest{})])
+	i.digest.Store(&d)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.digests) >= maxDigests {
+		clear(l.digests)
+	}
+	l.digests[digestKey{i.name, i.stamp}] = d
+}
+
+// hold keeps an image that is open already open for one user more.
+func (l *library) hold(i *image) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i.users++
+}
+
+// release gives an image back.
+func (l *library) release(i *image) {
+	if i.disk == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.drop(i)
+}
+
+// drop is release with the lock held.
+func (l *library) drop(i *image) {
+	if i.users--; i.users > 0 {
+		return
+	}
+	if l.images[i.name] == i {
+		delete(l.images, i.name)
+	}
+	i.unload()
+}

@@ -1,0 +1,358 @@
+package tftp
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"everboot/tftp/wire"
+)
+
+const (
+	// openers open files, so that a slow disk does not keep a warm file from being sent.
+	openers = 4
+	// openQueue is how many requests may wait for them; whoever comes then asks again.
+	openQueue = 1024
+	// idle is how long the owner sleeps when nothing is due.
+	idle = 10 * time.Second
+)
+
+// owner leads all transfers. Everything in it belongs to the goroutine of run.
+type owner struct {
+	s      *Server
+	socket *socket
+	in     *receiver
+	out    *sender
+	lib    *library
+	table  *table
+	past   past
+	epoch  time.Time
+	now    time.Duration // since epoch, as of the last wake-up
+	jobs   chan func()   // for the openers
+	stop   bool
+}
+
+func newOwner(s *Server, socket *socket) *owner {
+	return &owner{
+		s: s, socket: socket, in: newReceiver(), out: new(sender), lib: newLibrary(s.files),
+		table: newTable(s.cfg.MaxTransfers, s.cfg.PerClient), epoch: time.Now(), jobs: make(chan func(), openQueue),
+	}
+}
+
+// start starts what works beside the owner until ctx ends.
+func (o *owner) start(ctx context.Context) *sync.WaitGroup {
+	var group sync.WaitGroup
+	for range openers {
+		group.Go(func() {
+			for {
+				select {
+				case job := <-o.jobs:
+					job()
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	group.Go(func() { o.lib.digester(ctx) })
+	return &group
+}
+
+// run leads the transfers until ctx ends.
+func (o *owner) run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { o.s.inbox.call(func(o *owner) { o.stop = true }) })()
+	defer o.drop()
+	fds := []unix.PollFd{{Fd: int32(o.socket.fd), Events: unix.POLLIN}, {Fd: int32(o.s.inbox.event), Events: unix.POLLIN}}
+	for !o.stop {
+		if _, err := unix.Poll(fds, int(o.sleep()/time.Millisecond)); err != nil && err != unix.EINTR {
+			return err
+		}
+		o.now = time.Since(o.epoch)
+		if fds[1].Revents != 0 {
+			for _, call := range o.s.inbox.take() {
+				call(o)
+			}
+		}
+		if fds[0].Revents != 0 {
+			o.receive()
+		}
+		o.ticks()
+		o.out.flush()
+		o.s.stats.unsent.Store(o.out.failed)
+	}
+	return nil
+}
+
+// sleep returns how long nothing is due, in whole milliseconds, rounded up.
+func (o *owner) sleep() time.Duration {
+	first := o.table.first()
+	if first == nil {
+		return idle
+	}
+	wait := first.due - time.Since(o.epoch)
+	return min(max(wait+time.Millisecond-1, 0), idle)
+}
+
+// receive takes one batch: what is sent in answer goes out in one as well.
+func (o *owner) receive() {
+	n := o.in.receive(o.socket)
+	for i := range n {
+		a := o.in.at(i, o.socket.six)
+		o.arrived(&a)
+	}
+}
+
+// arrived is one datagram. ACKs come first: they are nearly all.
+func (o *owner) arrived(a *arrival) {
+	if block, ok := wire.ParseAck(a.payload); ok {
+		if t := o.table.byEnds[a.ends]; t != nil && t.image != nil {
+			o.acked(t, block)
+			return
+		}
+		o.count(Stray)
+		return
+	}
+	switch {
+	case a.group:
+		o.count(Group)
+	case a.cut:
+		o.count(Malformed)
+	case wire.ParseOpcode(a.payload) == wire.OpError:
+		o.refused(a)
+	default:
+		o.request(a)
+	}
+}
+
+func (o *owner) acked(t *transfer, block uint16) {
+	act := t.session.Step(o.now, wire.Event{Kind: wire.Ack, Block: block})
+	if t.stranger && t.session.Met() {
+		o.table.met(t)
+	}
+	o.act(t, act)
+}
+
+// refused is an ERROR. Nobody answers one (RFC 1350 §7).
+func (o *owner) refused(a *arrival) {
+	t := o.table.byEnds[a.ends]
+	code, text, ok := wire.ParseError(a.payload)
+	if !ok || t == nil || t.image == nil {
+		o.count(Stray)
+		return
+	}
+	t.code, t.text = code, text
+	o.act(t, t.session.Step(o.now, wire.Event{Kind: wire.Failed}))
+}
+
+// act does what a session asks for.
+func (o *owner) act(t *transfer, a wire.Action) {
+	switch a.What {
+	case wire.SendBlocks:
+		o.blocks(t, a.First, a.Count)
+	case wire.SendOAck:
+		o.out.packet(t.socket, &t.route, t.request.AppendOAck(nil, t.session.Terms()))
+	case wire.End:
+		o.finish(t)
+		return
+	case wire.Nothing:
+		return
+	}
+	o.table.schedule(t, t.session.Deadline())
+}
+
+// blocks sends blocks whose content is in memory. Others wait until it is: nobody else waits with them.
+func (o *owner) blocks(t *transfer, first uint64, count int) {
+	i, block := t.image, int64(t.session.Terms().Block)
+	end := min(int64(first+uint64(count)-1)*block, int64(len(i.data)))
+	if warm := i.warm.Load(); warm < int64(len(i.data)) {
+		if end+warmPiece/2 > warm {
+			o.warm(i)
+		}
+		if end > warm {
+			t.held = true
+			return
+		}
+	}
+	o.out.data(t.socket, &t.route, i.data, int(block), first, count)
+}
+
+// warm has the next piece of a file read.
+func (o *owner) warm(i *image) {
+	if !i.warming.CompareAndSwap(false, true) {
+		return
+	}
+	o.lib.hold(i)
+	o.job(func() {
+		err := i.warmUp(warmPiece)
+		i.warming.Store(false)
+		o.s.inbox.call(func(o *owner) { o.warmed(i, err) })
+		o.lib.release(i)
+	}, func() { i.warming.Store(false); o.lib.release(i) })
+}
+
+// warmed sends what has waited for a piece of the file. After an error nobody knows what the disk does: the transfers' patience ends them.
+func (o *owner) warmed(i *image, err error) {
+	if err != nil {
+		o.s.log.Warn("tftp: reading a boot file", "file", i.name, "err", err)
+		return
+	}
+	for _, t := range o.table.byEnds {
+		if t.held && t.image == i {
+			t.held = false
+			o.act(t, t.session.Step(o.now, wire.Event{Kind: wire.Read}))
+		}
+	}
+}
+
+// job has an opener do something, or calls full when too much waits.
+func (o *owner) job(f, full func()) {
+	select {
+	case o.jobs <- f:
+	default:
+		full()
+	}
+}
+
+// request is a request, or nothing that we know.
+func (o *owner) request(a *arrival) {
+	r, err := wire.ParseRequest(a.payload)
+	if err != nil {
+		o.count(Malformed)
+		return
+	}
+	if t := o.table.byEnds[a.ends]; t != nil {
+		if t.request == r && (t.image == nil || t.session.Acked() == 0) {
+			if t.image != nil {
+				o.act(t, t.session.Step(o.now, wire.Event{Kind: wire.Again}))
+			}
+			return
+		}
+		o.count(Superseded)
+		o.remove(t)
+	}
+	t := &transfer{ends: a.ends, socket: o.socket, route: newRoute(&a.ends, o.socket.six), request: r, began: time.Now()}
+	switch {
+	case r.Write:
+		o.deny(t, Write, wire.CodeAccess, "read-only server")
+	case r.Mode == wire.Unknown:
+		o.deny(t, UnknownMode, wire.CodeIllegal, "unknown mode: use octet or netascii")
+	default:
+		o.accept(t)
+	}
+}
+
+// accept gives a request its place, and has the file opened.
+func (o *owner) accept(t *transfer) {
+	t.probe = o.s.probes(&t.ends)
+	// Probes are let in: a node that is busy would be taken for a sick one, give its address away, and all transfers with it.
+	if who, ok := o.table.victim(t.ends.remote); !ok && !t.probe {
+		o.deny(t, Refused, wire.CodeOther, "too many transfers, try again")
+		return
+	} else if who != nil {
+		o.count(Evicted)
+		o.remove(who)
+	}
+	client := t.ends.client().Addr()
+	t.limits = wire.Limits{Block: o.s.cfg.block(client), Window: DefaultWindow}
+	o.table.add(t)
+	o.s.stats.active.Add(1)
+	o.job(func() {
+		i, err := o.lib.open(t.request.Name, t.request.Mode)
+		if !o.s.inbox.call(func(o *owner) { o.opened(t, i, err) }) && i != nil {
+			o.lib.release(i)
+		}
+	}, func() {
+		o.count(Busy)
+		o.remove(t)
+	})
+}
+
+// opened begins a transfer whose file is open.
+func (o *owner) opened(t *transfer, i *image, err error) {
+	gone := o.table.byEnds[t.ends] != t
+	switch {
+	case gone && err == nil:
+		o.lib.release(i)
+	case gone:
+	case err != nil:
+		reason, code, text := wireError(err)
+		o.s.log.Debug("tftp: no such file", "client", t.ends.client(), "file", t.request.Name, "err", err)
+		o.s.tell(&t.ends, "no file "+plain(t.request.Name))
+		o.remove(t)
+		o.deny(t, reason, code, text)
+	default:
+		t.image = i
+		t.session = wire.NewSession(t.request.Agree(int64(len(i.data)), t.limits))
+		if terms := t.session.Terms(); terms.Window > 1 {
+			t.route.segment(terms.Block + wire.HeaderSize)
+		}
+		o.act(t, t.session.Step(o.now, wire.Event{Kind: wire.Start}))
+	}
+}
+
+// deny answers with an ERROR, once.
+func (o *owner) deny(t *transfer, r Reason, code wire.ErrorCode, text string) {
+	o.count(r)
+	o.out.packet(t.socket, &t.route, wire.AppendError(nil, code, text))
+}
+
+func (o *owner) count(r Reason) { o.s.stats.dropped[r].Add(1) }
+
+// ticks looks after everybody whose time has come.
+func (o *owner) ticks() {
+	for t := o.table.first(); t != nil && t.due <= o.now; t = o.table.first() {
+		if at := t.session.Deadline(); at > o.now {
+			o.table.postpone(at)
+			continue
+		}
+		o.table.unschedule(t)
+		o.act(t, t.session.Step(o.now, wire.Event{Kind: wire.Tick}))
+	}
+}
+
+// finish ends a transfer and tells about it.
+func (o *owner) finish(t *transfer) {
+	o.s.stats.finished[t.session.Result()].Add(1)
+	o.report(t)
+	o.remove(t)
+}
+
+// remove takes a transfer from the table.
+func (o *owner) remove(t *transfer) {
+	o.table.remove(t)
+	o.s.stats.active.Add(-1)
+	if t.image != nil {
+		o.s.stats.bytes.Add(uint64(t.session.Bytes()))
+		o.s.stats.resent.Add(t.session.Resent())
+		o.out.flush() // it may point into the image
+		o.lib.release(t.image)
+	}
+}
+
+// drop gives everything back at the end.
+func (o *owner) drop() {
+	o.out.flush()
+	for _, t := range o.table.byEnds {
+		o.remove(t)
+	}
+}
+
+// wireError words what went wrong for the client, without telling it about our directories.
+func wireError(err error) (Reason, wire.ErrorCode, string) {
+	var name *NameError
+	switch {
+	case errors.As(err, &name):
+		return BadName, wire.CodeAccess, "bad file name: " + name.Why
+	case errors.Is(err, errNetasciiSize):
+		return NotReadable, wire.CodeOther, err.Error()
+	case errors.Is(err, fs.ErrNotExist):
+		return NotFound, wire.CodeNotFound, "file not found"
+	case errors.Is(err, fs.ErrPermission):
+		return NotReadable, wire.CodeAccess, "access violation"
+	}
+	return NotReadable, wire.CodeAccess, "file cannot be read"
+}
