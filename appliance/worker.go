@@ -138,10 +138,15 @@ func (w *worker) openRegistry() (err error) {
 		w.registry, err = consul.New(consul.Config{Address: w.cfg.Registry.Address, Token: token, Site: w.cfg.Site, Log: log})
 		return err
 	}
-	w.registry, err = embedded.New(embedded.Config{
-		Dir: w.cfg.State, Static: w.cfg.Content(), StaticFile: w.cfg.path, Site: w.cfg.Site, Log: log,
+	r, err := embedded.New(embedded.Config{
+		Dir: w.cfg.State, Static: w.cfg.Content(), StaticFile: w.cfg.path, Site: w.cfg.Site, Log: log, Tell: w.tell(peers.Objects),
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	w.registry = r
+	w.shares[peers.Objects] = peers.Share{Changed: r.PeerChanged, Whole: r.PeerWhole, Merge: r.PeerChanged}
+	return nil
 }
 
 func (w *worker) openAPI() error {

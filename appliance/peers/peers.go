@@ -23,6 +23,7 @@ const (
 	Connections Topic = 1 // TCP connections at the floating address
 	Transfers   Topic = 2 // TFTP
 	Leases      Topic = 3 // DHCP
+	Objects     Topic = 5 // of the embedded registry: devices, collections, vDisks
 )
 
 // Share is what one room has to tell. Changed and Merge are called by several goroutines at once; they must return soon and copy what they

@@ -47,6 +47,7 @@ type Config struct {
 	Site       string        // announcements of other sites are refused
 	TTL        time.Duration // of an announcement; 0: DefaultTTL
 	Log        *slog.Logger  // nil: none
+	Tell       func([]byte)  // tells the other appliances' registries a change, for PeerChanged; must not block; nil: there are none
 }
 
 // Validate returns an error that says what to change.
@@ -74,7 +75,8 @@ type Registry struct {
 	requests chan request
 	ready    chan struct{}
 	stopped  chan struct{}
-	once     sync.Once // Run runs once
+	heard    chan []entry // of peers
+	once     sync.Once    // Run runs once
 }
 
 // request asks Run for something. What do returns goes to done, after the objects are on disk if they changed.
@@ -90,6 +92,9 @@ func New(cfg Config) (*Registry, error) {
 	}
 	if cfg.StaticFile == "" {
 		cfg.StaticFile = "the configuration file"
+	}
+	if cfg.Tell == nil {
+		cfg.Tell = func([]byte) {}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -111,7 +116,7 @@ func New(cfg Config) (*Registry, error) {
 	}
 	return &Registry{
 		cfg: cfg, file: f, state: state{fixed: fixed, objects: objects, live: make(map[string]announced), ttl: cfg.TTL},
-		requests: make(chan request), ready: make(chan struct{}), stopped: make(chan struct{}),
+		requests: make(chan request), ready: make(chan struct{}), stopped: make(chan struct{}), heard: make(chan []entry, heardQueue),
 	}, nil
 }
 
@@ -145,6 +150,8 @@ func (r *Registry) run(ctx context.Context, changed func(site.Content, site.Regi
 			return nil
 		case req := <-r.requests:
 			answer = r.serve(req)
+		case list := <-r.heard:
+			r.merge(r.alsoHeard(list))
 		case <-timer.C:
 		}
 		now := time.Now()
@@ -186,9 +193,10 @@ func (r *Registry) serve(first request) (answerAll func()) {
 	if r.state.objects.generation != before.generation {
 		if saving = r.file.save(r.state.objects); saving != nil {
 			r.cfg.Log.Error("saving the registry", "error", saving)
-			r.state.objects = before
+			r.state.objects, r.state.untold = before, nil
 		}
 	}
+	r.tell()
 	return func() {
 		for _, a := range answers {
 			if a.err == nil && a.dirty {
@@ -198,6 +206,79 @@ func (r *Registry) serve(first request) (answerAll func()) {
 		}
 	}
 }
+
+// tell tells the peers what has changed here and is on disk.
+func (r *Registry) tell() {
+	for _, e := range r.state.untold {
+		if b, err := marshalEntries([]entry{e}); err == nil {
+			r.cfg.Tell(b)
+		}
+	}
+	r.state.untold = nil
+}
+
+// alsoHeard adds what else waits, so that an import at a peer does not write our file once for each object.
+func (r *Registry) alsoHeard(list []entry) []entry {
+	for {
+		select {
+		case more := <-r.heard:
+			list = append(list, more...)
+		default:
+			return list
+		}
+	}
+}
+
+// merge takes what a peer knows better, and keeps it.
+func (r *Registry) merge(list []entry) {
+	o, changed := r.state.objects.merge(time.Now(), list)
+	if len(changed) == 0 {
+		return
+	}
+	before := r.state.objects
+	r.state.set(o.forget())
+	if err := r.file.save(r.state.objects); err != nil {
+		r.cfg.Log.Error("saving what a peer knows", "error", err)
+		r.state.objects = before // it comes again
+		return
+	}
+	r.cfg.Log.Info("took over what was said at another appliance", "objects", len(changed), "first", changed[0])
+}
+
+// PeerChanged takes a message that another appliance's registry gave to Tell, or PeerWhole's. It never blocks: what finds the queue full
+// comes again with the whole.
+func (r *Registry) PeerChanged(from string, message []byte) {
+	list, err := parseEntries(message)
+	if err != nil {
+		r.cfg.Log.Warn("dropping what a peer says of the registry", "peer", from, "error", err)
+		return
+	}
+	select {
+	case r.heard <- list:
+	default:
+	}
+}
+
+// PeerWhole returns all objects, for PeerMerge of other appliances; nil if the registry does not run.
+func (r *Registry) PeerWhole() []byte {
+	ctx, cancel := context.WithTimeout(context.Background(), wholeTimeout)
+	defer cancel()
+	var list []entry
+	if err := r.ask(ctx, func(s *state, _ time.Time) error { list = s.objects.entries(); return nil }); err != nil {
+		return nil
+	}
+	b, err := marshalEntries(list)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+const (
+	// heardQueue is how many messages of peers may wait while the file is written: an import of some hundred devices is one each.
+	heardQueue   = 1024
+	wholeTimeout = 2 * time.Second
+)
 
 // maxBatch bounds how many requests share a write, so that the first does not wait for ever.
 const maxBatch = 1000

@@ -30,6 +30,7 @@ type objects struct {
 	Collections map[string]site.Collection `json:"collections,omitempty"`
 	VDisks      map[string]site.VDisk      `json:"vdisks,omitempty"`
 	Wishes      map[string]Wish            `json:"streamer-states,omitempty"`
+	Stamps      map[string]Stamp           `json:"stamps,omitempty"` // by kind and key, of all but wishes
 	generation  uint64
 }
 
@@ -65,6 +66,7 @@ type state struct {
 	objects objects
 	live    map[string]announced
 	ttl     time.Duration
+	untold  []entry // changes that peers have not been told of
 
 	base           site.Content // devices, collections and vDisks of baseGeneration
 	baseGeneration uint64
@@ -94,7 +96,7 @@ func (s *state) put(now time.Time, kind site.Kind, key string, value []byte) err
 		}
 		o.Wishes = with(o.Wishes, key, s.say(now, key, w))
 	}
-	s.set(o)
+	s.changed(now, o, kind, key, false)
 	return nil
 }
 
@@ -119,9 +121,18 @@ func (s *state) remove(now time.Time, kind site.Kind, key string) error {
 		return site.CheckObject(kind, key, nil) // says which kinds there are
 	}
 	if there {
-		s.set(o)
+		s.changed(now, o, kind, key, true)
 	}
 	return nil
+}
+
+// changed sets what an operator changed, and notes what peers are to be told. Wishes travel with the streamers.
+func (s *state) changed(now time.Time, o objects, kind site.Kind, key string, gone bool) {
+	if kind != site.KindStreamerState {
+		o = o.stamped(now, kind, key, gone).forget()
+		s.untold = append(s.untold, o.entry(kind, key))
+	}
+	s.set(o)
 }
 
 func (s *state) set(o objects) {

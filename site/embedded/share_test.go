@@ -1,0 +1,197 @@
+package embedded
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"everboot/site"
+)
+
+var start1 = time.UnixMilli(1_000_000)
+
+// said returns a state in which each of the lines was said a second after the one before: "put KEY NAME" or "remove KEY".
+func said(t *testing.T, lines ...string) *state {
+	t.Helper()
+	fixed, err := newStatic(site.Content{}, "berlin", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &state{fixed: fixed, live: make(map[string]announced)}
+	for i, line := range lines {
+		var op, key, name string
+		fmt.Sscan(line, &op, &key, &name)
+		now := start1.Add(time.Duration(i) * time.Second)
+		if op == "put" {
+			err = s.put(now, site.KindDevice, key, fmt.Appendf(nil, `{"mac":%q,"name":%q}`, key, name))
+		} else {
+			err = s.remove(now, site.KindDevice, key)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func deviceNames(o objects) map[string]string {
+	list := map[string]string{}
+	for key, d := range o.Devices {
+		list[key] = d.Name
+	}
+	return list
+}
+
+func TestTheLaterWordOfTwoAppliancesCounts(t *testing.T) {
+	for name, c := range map[string]struct {
+		a, b []string
+		want map[string]string
+	}{
+		"one knows nothing":     {[]string{"put " + mac1 + " t1"}, nil, map[string]string{mac1: "t1"}},
+		"each knows another":    {[]string{"put " + mac1 + " t1"}, []string{"put " + mac2 + " t2"}, map[string]string{mac1: "t1", mac2: "t2"}},
+		"b spoke later":         {[]string{"put " + mac1 + " t1"}, []string{"put " + mac1 + " old", "put " + mac1 + " new"}, map[string]string{mac1: "new"}},
+		"b took it away later":  {[]string{"put " + mac1 + " t1"}, []string{"put " + mac1 + " t1", "remove " + mac1}, map[string]string{}},
+		"a put it again since":  {[]string{"put " + mac1 + " x", "remove " + mac1, "put " + mac1 + " again"}, []string{"put " + mac1 + " x", "remove " + mac1}, map[string]string{mac1: "again"}},
+		"both at the same time": {[]string{"put " + mac1 + " x"}, []string{"put " + mac1 + " y"}, map[string]string{mac1: "y"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := said(t, c.a...).objects, said(t, c.b...).objects
+			later := start1.Add(time.Minute)
+			ab, _ := a.merge(later, b.entries())
+			ba, _ := b.merge(later, a.entries())
+			if got := deviceNames(ab); !reflect.DeepEqual(got, c.want) {
+				t.Errorf("a, told by b, has %v, want %v", got, c.want)
+			}
+			if got := deviceNames(ba); !reflect.DeepEqual(got, c.want) {
+				t.Errorf("b, told by a, has %v, want %v", got, c.want)
+			}
+			if _, changed := ab.merge(later, ba.entries()); len(changed) > 0 {
+				t.Errorf("told again, a changes %v", changed)
+			}
+		})
+	}
+}
+
+// TestAllAppliancesComeToTheSame: whatever is said where, and in whatever order it is heard.
+func TestAllAppliancesComeToTheSame(t *testing.T) {
+	for seed := range uint64(50) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		var nodes [3]*state
+		var told []entry
+		for i := range nodes {
+			nodes[i] = said(t)
+		}
+		for range 30 {
+			key, s := []string{mac1, mac2}[random.IntN(2)], nodes[random.IntN(3)]
+			now := start1.Add(time.Duration(random.IntN(5)) * time.Millisecond) // clocks that disagree, and ties
+			var err error
+			if random.IntN(3) == 0 {
+				err = s.remove(now, site.KindDevice, key)
+			} else {
+				err = s.put(now, site.KindDevice, key, fmt.Appendf(nil, `{"mac":%q,"name":"n%d"}`, key, random.IntN(3)))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			told, s.untold = append(told, s.untold...), nil
+		}
+		var ends []map[string]string
+		for _, s := range nodes {
+			random.Shuffle(len(told), func(i, j int) { told[i], told[j] = told[j], told[i] })
+			o := s.objects
+			for _, e := range told {
+				o, _ = o.merge(start1.Add(time.Minute), []entry{e})
+			}
+			ends = append(ends, deviceNames(o))
+		}
+		if !reflect.DeepEqual(ends[0], ends[1]) || !reflect.DeepEqual(ends[0], ends[2]) {
+			t.Fatalf("seed %d: they end as %v", seed, ends)
+		}
+	}
+}
+
+func TestAStampFromTheFutureIsNotBelieved(t *testing.T) {
+	a := said(t, "put "+mac1+" t1").objects
+	e := a.entry(site.KindDevice, mac1)
+	e.Stamp.At = start1.Add(2 * maxFuture).UnixMilli()
+	e.Value = json.RawMessage(`{"mac":"` + mac1 + `","name":"evil"}`)
+	if o, changed := a.merge(start1, []entry{e}); len(changed) > 0 {
+		t.Errorf("believed: %v", deviceNames(o))
+	}
+}
+
+func TestWhatIsGoneIsForgottenInTheEnd(t *testing.T) {
+	o := objects{Stamps: map[string]Stamp{"devices/" + mac1: {At: 1}}}
+	for i := range maxGone + 10 {
+		o.Stamps[fmt.Sprint("devices/gone", i)] = Stamp{At: int64(i), Gone: true}
+	}
+	o = o.forget()
+	_, oldest := o.Stamps["devices/gone9"]
+	_, newest := o.Stamps[fmt.Sprint("devices/gone", maxGone+9)]
+	if len(o.Stamps) != maxGone+1 || oldest || !newest {
+		t.Errorf("%d stamps are left; the oldest is there %t, the newest %t", len(o.Stamps), oldest, newest)
+	}
+}
+
+func TestTwoRegistriesTellEachOther(t *testing.T) {
+	dir := t.TempDir()
+	b, changesB := start(t, Config{Dir: dir})
+	a, changesA := start(t, Config{Tell: func(m []byte) { b.PeerChanged("a", m) }})
+	go drain(changesA)
+	if err := a.Put(t.Context(), site.KindDevice, mac1, []byte(`{"mac":"`+mac1+`","name":"t1"}`)); err != nil {
+		t.Fatal(err)
+	}
+	for c := range changesB { // until it is there
+		if len(c.content.Devices) == 1 {
+			break
+		}
+	}
+	stored, err := file{dir: dir}.load()
+	if err != nil || stored.Devices[mac1].Name != "t1" {
+		t.Errorf("on b's disk: %+v, %v", stored.Devices, err)
+	}
+	c, changesC := start(t, Config{})
+	c.PeerChanged("b", b.PeerWhole()) // who comes later gets the whole
+	for got := range changesC {
+		if len(got.content.Devices) == 1 {
+			break
+		}
+	}
+	go drain(changesB)
+	go drain(changesC)
+}
+
+func FuzzPeerEntries(f *testing.F) {
+	whole, err := marshalEntries([]entry{
+		{Kind: site.KindDevice, Key: mac1, Stamp: Stamp{At: 1}, Value: json.RawMessage(`{"mac":"` + mac1 + `"}`)},
+		{Kind: site.KindVDisk, Key: "debian", Stamp: Stamp{At: 2, Gone: true}},
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Add(append([]byte{shareFormat}, `[{"kind":"streamer-states","key":"s1","value":"\"draining\""}]`...)) // not shared here
+	f.Fuzz(func(t *testing.T, b []byte) {
+		list, err := parseEntries(b)
+		if err != nil {
+			return
+		}
+		o, changed := objects{}.merge(start1, list)
+		o = o.forget()
+		again, err := marshalEntries(o.entries())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := parseEntries(again); err != nil || len(back) > len(list) {
+			t.Errorf("%q: what was taken cannot be told on: %v", b, err)
+		}
+		if slices.Contains(changed, "") || bytes.Equal(again, nil) {
+			t.Errorf("%q: changed %q", b, changed)
+		}
+	})
+}
