@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -53,6 +54,11 @@ func warnings(v *site.View) []string {
 						s.Name, r.VDisk, r.Version, r.Digest.Short(), ver.Digest.Short(), r.VDisk, r.Version, r.Digest)
 				}
 			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.VDisks)) {
+		if server := v.VDisks[name].Server; server != "" {
+			add("vDisk %s: load balancing is off, all its targets stream from %s: they do not fail over", name, server)
 		}
 	}
 	for _, d := range v.SortedDevices() {
@@ -105,7 +111,7 @@ func (w *worker) reasonText(v *site.View, a site.Assignment, reason site.Reason)
 		text += prefixed(": ", v.Boot.TFTP.Reason)
 	case site.HTTPDown:
 		text += prefixed(": ", v.Boot.HTTP.Reason)
-	case site.NoHealthyStreamer, site.DigestDiffers, site.AllDraining:
+	case site.NoHealthyStreamer, site.DigestDiffers, site.AllDraining, site.FixedServerDown, site.NoneInSubnet:
 		for _, s := range v.SortedStreamers() {
 			for _, r := range s.Replicas {
 				if r.VDisk != a.VDisk.Name || r.Version != a.Version.Number {

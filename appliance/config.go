@@ -75,6 +75,8 @@ type VDiskConfig struct {
 	Kernel   string          `toml:"kernel"`
 	Initrd   string          `toml:"initrd"`
 	Cmdline  string          `toml:"cmdline"`
+	Affinity site.Affinity   `toml:"affinity"`
+	Server   string          `toml:"server"`
 	Versions []VersionConfig `toml:"version"`
 }
 
@@ -162,7 +164,7 @@ func (c *Config) Content() site.Content {
 		content.Collections = append(content.Collections, site.Collection(col))
 	}
 	for _, v := range c.VDisks {
-		vdisk := site.VDisk{Name: v.Name, Kernel: v.Kernel, Initrd: v.Initrd, Cmdline: v.Cmdline}
+		vdisk := site.VDisk{Name: v.Name, Kernel: v.Kernel, Initrd: v.Initrd, Cmdline: v.Cmdline, Affinity: v.Affinity, Server: v.Server}
 		for _, ver := range v.Versions {
 			vdisk.Versions = append(vdisk.Versions, site.Version{Number: ver.Number, Digest: ver.Digest})
 		}

@@ -11,14 +11,12 @@ import (
 	"time"
 
 	"everboot/internal/iscsi"
+	"everboot/site"
 )
 
-// probePrefix starts the InitiatorName of every probe. Who counts a streamer's sessions (tgtd lists initiators by name) leaves
-// these out: they are no targets. A target's name begins with "iqn.2026-11.internal.everboot:device:".
-const probePrefix = "iqn.2026-11.internal.everboot:probe:"
-
-// InitiatorName returns the InitiatorName that the probes of a node log in with.
-func InitiatorName(node string) string { return probePrefix + node }
+// InitiatorName returns the InitiatorName that the probes of a node log in with. Who counts a streamer's sessions (tgtd lists
+// initiators by name) leaves these out: they are no targets.
+func InitiatorName(node string) string { return site.ProbeName(node) }
 
 // rotateAfter probes the session moves on to the streamer's next target, so that each is tried now and then without a login a probe.
 const rotateAfter = 16

@@ -62,6 +62,9 @@ func CheckStreamer(s Streamer, siteName string) error {
 			return refuse(BadAddress, "streamer %s: %w", s.Name, err)
 		}
 	}
+	if n := len(s.Networks); n != 0 && n != len(s.Addresses) {
+		return refuse(BadAddress, "streamer %s: %d networks for %d addresses: give one for each, or none", s.Name, n, len(s.Addresses))
+	}
 	if !(s.Power > 0 && s.Power <= maxPower) { // written so that NaN is refused
 		return refuse(BadPower, "streamer %s: power %v: use more than 0 and at most %d, 1 is usual", s.Name, s.Power, maxPower)
 	}

@@ -64,7 +64,7 @@ func Boot(v *View, q BootRequest) (Offer, Reason) {
 	if reason != Offered {
 		return o, reason
 	}
-	s, reason := Pick(v, a.login())
+	s, reason := Pick(v, a.Login())
 	if reason != Picked {
 		return o, reason
 	}
@@ -80,8 +80,9 @@ func Boot(v *View, q BootRequest) (Offer, Reason) {
 	return o, Offered
 }
 
-func (a Assignment) login() Login {
-	return Login{MAC: a.Device.MAC, VDisk: a.VDisk.Name, Version: a.Version.Number, Digest: a.Version.Digest}
+// Login returns what Pick must look for when the device boots.
+func (a Assignment) Login() Login {
+	return Login{MAC: a.Device.MAC, VDisk: a.VDisk.Name, Version: a.Version.Number, Digest: a.Version.Digest, From: a.Device.Address}
 }
 
 // bootFile walks the stages: firmware loads iPXE, iPXE loads the bootstrap, and the bootstrap asks for the target's script over HTTP.

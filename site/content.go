@@ -96,6 +96,14 @@ func (v VDisk) Check() error {
 	if (v.Kernel == "") != (v.Initrd == "") {
 		return fmt.Errorf("vDisk %s: give kernel and initrd, or neither", v.Name)
 	}
+	if v.Affinity != NoAffinity && v.Affinity != BestEffort && v.Affinity != FixedAffinity {
+		return fmt.Errorf("vDisk %s: affinity %q: use %s or %s, or leave it out", v.Name, v.Affinity, BestEffort, FixedAffinity)
+	}
+	if v.Server != "" {
+		if err := CheckName("streamer", v.Server); err != nil {
+			return fmt.Errorf("vDisk %s: server: %w", v.Name, err)
+		}
+	}
 	last := 0
 	for _, ver := range v.Versions {
 		if ver.Number <= last {

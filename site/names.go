@@ -123,3 +123,6 @@ func ParseInitiatorName(iqn string) (MAC, error) {
 	}
 	return ParseMAC(rest)
 }
+
+// ProbeName returns the iSCSI InitiatorName of somebody who only looks whether a streamer lives, and is nobody's load.
+func ProbeName(who string) string { return iqnPrefix + "probe:" + who }

@@ -1,6 +1,7 @@
 package site
 
 import (
+	"net/netip"
 	"slices"
 )
 
@@ -19,6 +20,8 @@ const (
 	NoReplica          Reason = "no-replica"          // no streamer of the site announces the version
 	DigestDiffers      Reason = "digest-differs"      // streamers hold the version, but none with its digest
 	NoHealthyStreamer  Reason = "no-healthy-streamer" // streamers hold it, but none is up by our own probe
+	NoneInSubnet       Reason = "none-in-subnet"      // affinity is fixed, and no streamer that could has a NIC in the target's subnet
+	FixedServerDown    Reason = "fixed-server-down"   // load balancing is off, and the vDisk's one server cannot serve it now
 	AllDraining        Reason = "all-draining"        // the streamers that hold it and are up take no new logins
 	TFTPDown           Reason = "tftp-down"           // the TFTP probe of the boot address fails
 	HTTPDown           Reason = "http-down"           // the HTTP probe of the boot address fails
@@ -43,6 +46,8 @@ var reasonText = map[Reason]string{
 	NoReplica:          "no streamer of the site holds its vDisk version",
 	DigestDiffers:      "streamers hold its vDisk version, but none with the version's digest",
 	NoHealthyStreamer:  "streamers hold its vDisk version, but none of them is up",
+	NoneInSubnet:       "the affinity of its vDisk is fixed, and no streamer that could serve it has a NIC in its subnet",
+	FixedServerDown:    "load balancing is off for its vDisk, and the one streamer that serves it cannot now: no failover",
 	AllDraining:        "every healthy streamer that holds its vDisk version is draining",
 	TFTPDown:           "TFTP at the boot address does not answer our probe",
 	HTTPDown:           "HTTP at the boot address does not answer our probe",
@@ -102,6 +107,8 @@ type Login struct {
 	Version int
 	// Digest may be a full digest or the short form of a target name. Only replicas with it are ever picked.
 	Digest Digest
+	// From is where the target is, for the affinity to its subnet; zero: not known, and affinity says nothing.
+	From netip.Addr
 	// Tried streamers have failed this login already.
 	Tried []string
 	// Extra sessions a streamer was given since it announced its count.
@@ -110,19 +117,46 @@ type Login struct {
 
 // Pick returns the streamer for a login: of the same site, up by our own probe, active, with a replica of that very
 // digest, and of these the one with the least sessions per power. Ties go by rendezvous hash of device and streamer, so that
-// equal streamers share targets evenly and a target finds the same one again.
+// equal streamers share targets evenly and a target finds the same one again. With affinity those with a NIC in the target's
+// subnet come first, or alone. If load balancing is off there is only the vDisk's one server.
 func Pick(v *View, l Login) (Streamer, Reason) {
+	rules := v.VDisks[l.VDisk]
+	if rules.Server != "" {
+		return fixed(v, l, rules.Server)
+	}
 	best, reason := Streamer{}, NoReplica
+	bestNear := false
 	for _, s := range v.Streamers { // in any order: no two weigh the same
-		r := eligible(v, s, l)
+		r, near := eligible(v, s, l), false
+		if r == Picked && rules.Affinity != NoAffinity && l.From.IsValid() {
+			if near = s.near(l.From); !near && rules.Affinity == FixedAffinity {
+				r = NoneInSubnet
+			}
+		}
 		switch {
 		case r != Picked:
 			reason = nearer(reason, r)
-		case reason != Picked || lessBusy(s, best, l):
-			best, reason = s, Picked
+		case reason != Picked || near && !bestNear || near == bestNear && lessBusy(s, best, l):
+			best, reason, bestNear = s, Picked, near
 		}
 	}
 	return best, reason
+}
+
+// fixed is Pick where load balancing is off.
+func fixed(v *View, l Login, server string) (Streamer, Reason) {
+	s, ok := v.Streamers[server]
+	if !ok {
+		return Streamer{}, FixedServerDown
+	}
+	switch r := eligible(v, s, l); r {
+	case Picked:
+		return s, Picked
+	case NoHealthyStreamer, AllDraining:
+		return Streamer{}, FixedServerDown
+	default:
+		return Streamer{}, r
+	}
 }
 
 func eligible(v *View, s Streamer, l Login) Reason {
@@ -152,7 +186,7 @@ func eligible(v *View, s Streamer, l Login) Reason {
 
 // nearer returns the reason that came closer to success, which is the one that helps.
 func nearer(a, b Reason) Reason {
-	order := []Reason{NoReplica, DigestDiffers, NoHealthyStreamer, AllDraining, Picked}
+	order := []Reason{NoReplica, DigestDiffers, NoHealthyStreamer, AllDraining, NoneInSubnet, Picked}
 	if slices.Index(order, b) > slices.Index(order, a) {
 		return b
 	}

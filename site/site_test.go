@@ -191,6 +191,55 @@ func TestBoot(t *testing.T) {
 	}
 }
 
+func TestPickBySubnet(t *testing.T) {
+	networks := func(list ...string) func(*Streamer) {
+		return func(s *Streamer) {
+			s.Addresses = nil
+			for i, n := range list {
+				s.Addresses = append(s.Addresses, netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i), 21}), 3260))
+				s.Networks = append(s.Networks, netip.MustParsePrefix(n))
+			}
+		}
+	}
+	busy := func(s *Streamer) { s.Sessions = 9 }
+	here, there := networks("198.18.9.0/24", "198.18.0.0/24"), networks("198.18.1.0/24")
+	target := netip.MustParseAddr("198.18.0.51")
+	for _, tt := range []struct {
+		name      string
+		rules     VDisk
+		streamers []Streamer
+		from      netip.Addr
+		want      string
+		reason    Reason
+	}{
+		{"no affinity", VDisk{}, []Streamer{streamer("s1", here, busy), streamer("s2", there)}, target, "s2", Picked},
+		{"best effort prefers its subnet", VDisk{Affinity: BestEffort}, []Streamer{streamer("s1", here, busy), streamer("s2", there)}, target, "s1", Picked},
+		{"best effort, the least busy of its subnet", VDisk{Affinity: BestEffort}, []Streamer{streamer("s1", here, busy), streamer("s2", here)}, target, "s2", Picked},
+		{"best effort goes elsewhere", VDisk{Affinity: BestEffort}, []Streamer{streamer("s2", there)}, target, "s2", Picked},
+		{"fixed stays", VDisk{Affinity: FixedAffinity}, []Streamer{streamer("s1", here, busy), streamer("s2", there)}, target, "s1", Picked},
+		{"fixed goes nowhere else", VDisk{Affinity: FixedAffinity}, []Streamer{streamer("s2", there)}, target, "", NoneInSubnet},
+		{"fixed, at an address that is not known yet", VDisk{Affinity: FixedAffinity}, []Streamer{streamer("s2", there)}, netip.Addr{}, "s2", Picked},
+		{"one server", VDisk{Server: "s1"}, []Streamer{streamer("s1", busy), streamer("s2")}, target, "s1", Picked},
+		{"one server that is gone", VDisk{Server: "s1"}, []Streamer{streamer("s2")}, target, "", FixedServerDown},
+		{"one server that is down", VDisk{Server: "s1"}, []Streamer{streamer("s1", func(s *Streamer) { s.Check.Health = Down }), streamer("s2")}, target, "", FixedServerDown},
+		{"one server with another digest", VDisk{Server: "s1"}, []Streamer{streamer("s1", func(s *Streamer) { s.Replicas[0].Digest = bad }), streamer("s2")}, target, "", DigestDiffers},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := berlin(tt.streamers...)
+			tt.rules.Name = "debian"
+			v.VDisks["debian"] = tt.rules
+			s, reason := Pick(v, Login{MAC: t1, VDisk: "debian", Version: 1, Digest: good, From: tt.from})
+			if s.Name != tt.want || reason != tt.reason {
+				t.Errorf("Pick = %q, %s; want %q, %s", s.Name, reason, tt.want, tt.reason)
+			}
+		})
+	}
+	near, far := streamer("s1", here).Portals(target)
+	if len(near) != 1 || near[0].Addr().String() != "198.18.1.21" || len(far) != 1 {
+		t.Errorf("portals near %v, far %v", near, far)
+	}
+}
+
 func TestAdmit(t *testing.T) {
 	iqn, other := NameTarget("berlin", "debian", 1, good).IQN(), NameTarget("berlin", "windows", 1, good).IQN()
 	self, stranger := InitiatorName(t1), MAC{2}

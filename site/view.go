@@ -53,7 +53,21 @@ type VDisk struct {
 	Initrd   string    `json:"initrd,omitempty"`
 	Cmdline  string    `json:"cmdline,omitempty"`
 	Versions []Version `json:"versions,omitempty"` // by rising number
+	// Affinity says whether targets prefer streamers that have a NIC in their own subnet.
+	Affinity Affinity `json:"affinity,omitempty"`
+	// Server, if set, is the one streamer that serves this vDisk: no load balancing, and no failover.
+	Server string `json:"server,omitempty"`
 }
+
+// Affinity is what a target's subnet means for the choice of a streamer.
+type Affinity string
+
+// The affinities.
+const (
+	NoAffinity    Affinity = ""            // any streamer
+	BestEffort    Affinity = "best-effort" // one with a NIC in the target's subnet, if there is one
+	FixedAffinity Affinity = "fixed"       // only such a one
+)
 
 // Version is an immutable numbered state of a vDisk.
 type Version struct {
@@ -85,13 +99,36 @@ type Streamer struct {
 	Name      string           `json:"name"`
 	Site      string           `json:"site"`
 	Addresses []netip.AddrPort `json:"addresses"` // iSCSI portals, one a NIC
-	Power     float64          `json:"power"`     // relative; 1.0 is usual
-	State     StreamerState    `json:"state"`
-	Replicas  []Replica        `json:"replicas"`
-	Sessions  int              `json:"sessions"` // as it last announced
+	// Networks are the subnets of Addresses, one for each; the zero prefix, or none at all, where the streamer does not know.
+	Networks []netip.Prefix `json:"networks,omitempty"`
+	Power    float64        `json:"power"` // relative; 1.0 is usual
+	State    StreamerState  `json:"state"`
+	Replicas []Replica      `json:"replicas"`
+	Sessions int            `json:"sessions"` // as it last announced
 	// Registered is false when the registry no longer names it, but our own probe says that it is up.
 	Registered bool  `json:"registered"`
 	Check      Check `json:"check"` // our own probe
+}
+
+// Portals returns its addresses that are in the subnet of a target, and the others.
+func (s Streamer) Portals(from netip.Addr) (near, far []netip.AddrPort) {
+	for i, a := range s.Addresses {
+		if i < len(s.Networks) && s.Networks[i].Contains(from) {
+			near = append(near, a)
+		} else {
+			far = append(far, a)
+		}
+	}
+	return near, far
+}
+
+func (s Streamer) near(from netip.Addr) bool {
+	for i, n := range s.Networks {
+		if i < len(s.Addresses) && n.Contains(from) {
+			return true
+		}
+	}
+	return false
 }
 
 // Holds returns its replica of a version with that digest.
@@ -103,6 +140,13 @@ func (s Streamer) Holds(vdisk string, version int, digest Digest) (Replica, bool
 		return Replica{}, false
 	}
 	return s.Replicas[i], true
+}
+
+// Has reports whether it holds what a login asks for.
+func (s Streamer) Has(l Login) bool {
+	return slices.ContainsFunc(s.Replicas, func(r Replica) bool {
+		return r.VDisk == l.VDisk && r.Version == l.Version && l.Digest != "" && (r.Digest == l.Digest || r.Digest.Short() == string(l.Digest))
+	})
 }
 
 // Appliance is a node that runs DHCP, TFTP, HTTP boot, the VIP and the director.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -290,7 +291,7 @@ func (a *Agent) wanted() ([]Export, []site.Replica) {
 // announce hands the state of now to the herald.
 func (a *Agent) announce(ctx context.Context, state site.StreamerState) <-chan struct{} {
 	s := site.Streamer{
-		Name: a.cfg.Node, Site: a.cfg.Site, Addresses: a.cfg.Addresses, Power: a.cfg.Power, State: state, Replicas: a.served,
+		Name: a.cfg.Node, Site: a.cfg.Site, Addresses: a.cfg.Addresses, Networks: networks(a.cfg.Addresses), Power: a.cfg.Power, State: state, Replicas: a.served,
 	}
 	if a.ended != nil {
 		sessions, err := a.sessions(ctx)
@@ -300,6 +301,27 @@ func (a *Agent) announce(ctx context.Context, state site.StreamerState) <-chan s
 		s.Sessions = len(sessions)
 	}
 	return a.herald.tell(s)
+}
+
+// networks returns the subnets of this host's addresses, so that those that choose can tell its NICs apart.
+func networks(addresses []netip.AddrPort) []netip.Prefix {
+	have, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	list := make([]netip.Prefix, len(addresses))
+	for _, h := range have {
+		prefix, err := netip.ParsePrefix(h.String())
+		if err != nil {
+			continue
+		}
+		for i, a := range addresses {
+			if prefix.Addr() == a.Addr() {
+				list[i] = prefix.Masked()
+			}
+		}
+	}
+	return list
 }
 
 // sessions lists the devices that are logged in. Others, such as probes, are nobody's load and need not be moved.

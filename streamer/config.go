@@ -18,7 +18,7 @@ type DirectorConfig struct {
 	// Hold is how long a login waits for a streamer: 14 s, one less than the login time-out of open-iscsi and iPXE's
 	// command time-out, so that an initiator gets our answer and not its own time-out.
 	Hold time.Duration
-	// DialTimeout bounds a connection to a streamer, and again its answer to the login: 500 ms.
+	// DialTimeout bounds the answer of a streamer to a login: 500 ms. Its kernel's answer to the connection is bounded by 200 ms.
 	DialTimeout time.Duration
 	// LoginTimeout bounds how long an initiator takes to send its first PDU: 5 s.
 	LoginTimeout time.Duration
@@ -42,6 +42,9 @@ type DirectorConfig struct {
 
 const (
 	defaultPort = ":3260"
+	// connectTimeout bounds a connection to a streamer. A kernel answers within a millisecond; a lost SYN is sent again after 1 s only,
+	// when another streamer or the next look has taken the login.
+	connectTimeout = 200 * time.Millisecond
 	// retryPause is the time between two looks for a streamer while a login is held. A change of the view ends it early.
 	retryPause = 50 * time.Millisecond
 	// failedPause is how long a streamer that could not be reached is passed over, so that a thousand logins at once do not each

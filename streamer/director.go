@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"syscall"
@@ -73,6 +74,7 @@ func (d *Director) Run(ctx context.Context) error {
 		logins.Go(func() { failed <- d.accept(ctx, l, func(conn net.Conn) { d.start(ctx, life, conn, &all, &logins) }) })
 	}
 	all.Go(func() { d.move(ctx) })
+	all.Go(func() { d.watch(ctx) })
 	close(d.ready)
 	select {
 	case <-ctx.Done():
@@ -80,7 +82,7 @@ func (d *Director) Run(ctx context.Context) error {
 	}
 	cancel()
 	for _, l := range listeners {
-		silence(l)
+		fallSilent(l)
 	}
 	logins.Wait()
 	end()
@@ -104,7 +106,7 @@ func (d *Director) listen() ([]net.Listener, error) {
 	return listeners, nil
 }
 
-// accept takes connections until the listener's deadline, which silence sets. It returns nil when ctx has ended.
+// accept takes connections until the listener's deadline, which fallSilent sets. It returns nil when ctx has ended.
 func (d *Director) accept(ctx context.Context, l net.Listener, start func(net.Conn)) error {
 	for {
 		conn, err := l.Accept()
@@ -136,17 +138,24 @@ func pause(ctx context.Context, t time.Duration) {
 	}
 }
 
-// Update is called with each new view. It closes the sessions of streamers that are down or gone, at once, and wakes held
-// logins. A session that no other streamer could take is left alone: closing it would help nobody, and if the probe
-// erred the target goes on.
+// Update is called with each new view. It closes the sessions of streamers that are down or gone, or whose replica is another
+// now, at once, and wakes held logins. A session that no other streamer could take is left alone: closing it would help nobody, and if the
+// probe erred the target goes on.
 func (d *Director) Update(v *site.View) {
 	d.pool.forget(v)
 	d.gate.resize(takers(v))
-	elsewhere := memo(v)
+	elsewhere := d.elsewhere(v, time.Now())
 	for _, s := range d.table.all() {
 		st, ok := v.Streamers[s.Streamer]
-		if (!ok || st.Check.Health == site.Down) && elsewhere(s) {
-			s.end(endDown, true)
+		switch {
+		case !ok || st.Check.Health == site.Down:
+			if elsewhere(s) {
+				s.end(endDown, true)
+			}
+		case !st.Has(s.login):
+			if elsewhere(s) {
+				s.end(endDiffers, true)
+			}
 		}
 	}
 	d.waiting.wake()
@@ -167,22 +176,26 @@ func takers(v *site.View) int {
 	return n
 }
 
-// memo returns a function that says whether another streamer than its own could serve a session. It asks site.Pick once for
-// each vDisk version and streamer.
-func memo(v *site.View) func(*session) bool {
+// elsewhere returns a function that says whether another streamer than its own could serve a session. It asks once for each vDisk
+// version and streamer.
+func (d *Director) elsewhere(v *site.View, now time.Time) func(*session) bool {
 	type key struct {
 		vdisk    string
 		version  int
 		digest   site.Digest
 		streamer string
+		from     netip.Addr // only where it matters
 	}
 	known := make(map[key]bool)
 	return func(s *session) bool {
-		k := key{s.login.VDisk, s.login.Version, s.login.Digest, s.Streamer}
+		k := key{s.login.VDisk, s.login.Version, s.login.Digest, s.Streamer, netip.Addr{}}
+		if v.VDisks[k.vdisk].Affinity == site.FixedAffinity {
+			k.from = s.login.From
+		}
 		can, ok := known[k]
 		if !ok {
 			l := s.login
-			l.Tried = []string{s.Streamer}
+			l.Tried = append(d.pool.silent(now, v), s.Streamer)
 			_, reason := site.Pick(v, l)
 			can = reason == site.Picked
 			known[k] = can
@@ -201,7 +214,7 @@ func (d *Director) move(ctx context.Context) {
 		}
 		for _, s := range d.table.all() {
 			v := d.view()
-			if v.Streamers[s.Streamer].State != site.Draining || !memo(v)(s) {
+			if v.Streamers[s.Streamer].State != site.Draining || !d.elsewhere(v, time.Now())(s) {
 				continue
 			}
 			s.end(endDrain, false)

@@ -132,6 +132,72 @@ func TestUpdateClosesSessionsOfWhatIsDown(t *testing.T) {
 	}
 }
 
+func TestUpdateClosesSessionsOfAReplicaThatIsAnotherNow(t *testing.T) {
+	f := newFleet(t, streamer.DirectorConfig{})
+	f.add("s1")
+	s, _ := f.mustLogin(t1)
+	f.add("s2")
+	f.set("s1", func(s *site.Streamer) {
+		s.Replicas = []site.Replica{{VDisk: "debian", Version: 1, Digest: "f" + digest[1:]}}
+	})
+	eventually(t, "the end of the session", func() bool { return f.saw("closed", "replica is another") })
+	if _, err := s.ReadBlocks(t.Context(), 0, 1); err == nil {
+		t.Error("the session still reads")
+	}
+	if _, name := f.mustLogin(t1); name != "s2" {
+		t.Errorf("served by %s", name)
+	}
+}
+
+// TestStreamerThatHangsIsLeft: its kernel takes every byte and its program answers pings, but a request gets no answer.
+func TestStreamerThatHangsIsLeft(t *testing.T) {
+	f := newFleet(t, streamer.DirectorConfig{})
+	hanging, _ := f.add("s1")
+	s, _ := f.mustLogin(t1)
+	hanging.Hang = make(chan struct{})
+	defer close(hanging.Hang)
+	f.add("s2")
+	start := time.Now()
+	if _, err := s.ReadBlocks(t.Context(), 0, 1); err == nil || time.Since(start) < 2*time.Second || time.Since(start) > 5*time.Second {
+		t.Errorf("the request ends with %v after %v", err, time.Since(start))
+	}
+	if _, name := f.mustLogin(t1); name != "s2" || !f.saw("failover", "did not answer a request") {
+		t.Errorf("served by %s; events %v", name, f.events)
+	}
+}
+
+func TestTargetsSpreadOverAStreamersNICs(t *testing.T) {
+	f := newFleet(t, streamer.DirectorConfig{})
+	first, _ := f.add("s1")
+	one := f.view.Load().Streamers["s1"].Addresses[0]
+	second, _ := f.add("s1") // of the same name, at another port
+	f.set("s1", func(s *site.Streamer) {
+		s.Networks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("198.18.0.0/24")}
+		s.Addresses = append(s.Addresses, one)
+	})
+	for i := range 6 {
+		mac := t1
+		mac[5] = byte(i + 1)
+		f.mustLogin(mac)
+	}
+	if first.DeviceLogins() != 3 || second.DeviceLogins() != 3 {
+		t.Errorf("%d and %d of 6 logins", first.DeviceLogins(), second.DeviceLogins())
+	}
+	f.change(func(v *site.View) {
+		d := v.VDisks["debian"]
+		d.Affinity = site.BestEffort
+		v.VDisks = map[string]site.VDisk{"debian": d}
+	})
+	for i := range 4 {
+		mac := t1
+		mac[5] = byte(i + 10)
+		f.mustLogin(mac)
+	}
+	if first.DeviceLogins() != 3 || second.DeviceLogins() != 7 {
+		t.Errorf("%d and %d of 10 logins, want 3 and 7: the latter is in the targets' subnet", first.DeviceLogins(), second.DeviceLogins())
+	}
+}
+
 func TestLoginHeldUntilStreamerComes(t *testing.T) {
 	f := newFleet(t, streamer.DirectorConfig{Hold: 10 * time.Second})
 	done := make(chan error, 1)
@@ -244,8 +310,8 @@ func TestOtherDigestIsNeverPicked(t *testing.T) {
 	f.set("s1", func(s *site.Streamer) {
 		s.Replicas = []site.Replica{{VDisk: "debian", Version: 1, Digest: "f" + digest[1:]}}
 	})
-	if _, err := f.login(t1); err == nil || other.Logins() != 0 {
-		t.Errorf("login error %v, %d logins at the other digest", err, other.Logins())
+	if _, err := f.login(t1); err == nil || other.DeviceLogins() != 0 {
+		t.Errorf("login error %v, %d logins at the other digest", err, other.DeviceLogins())
 	}
 	if f.director.Stats().Logins[site.DigestDiffers] != 1 {
 		t.Errorf("stats: %+v", f.director.Stats())
@@ -253,7 +319,7 @@ func TestOtherDigestIsNeverPicked(t *testing.T) {
 }
 
 func TestManyLoginsAtOnceSpreadEvenly(t *testing.T) {
-	f := newFleet(t, streamer.DirectorConfig{})
+	f := newFleet(t, streamer.DirectorConfig{DialTimeout: 10 * time.Second}) // on a busy machine no streamer shall seem dead
 	targets := make(map[string]*iscsitest.Target)
 	for i := range 4 {
 		name := fmt.Sprintf("s%d", i)
@@ -271,8 +337,8 @@ func TestManyLoginsAtOnceSpreadEvenly(t *testing.T) {
 	}
 	all.Wait()
 	for name, s := range targets {
-		if s.Logins() != 25 {
-			t.Errorf("%s has %d of 100 logins", name, s.Logins())
+		if s.DeviceLogins() != 25 {
+			t.Errorf("%s has %d of 100 logins", name, s.DeviceLogins())
 		}
 	}
 }
@@ -415,6 +481,7 @@ func TestDeviceThatWasGivenAnotherVDiskFailsOver(t *testing.T) {
 			if _, name := f.mustLogin(t1); name != "s2" {
 				t.Errorf("served by %s", name)
 			}
+			f.end()
 			after := newFleet(t, streamer.DirectorConfig{}) // another appliance, or this one after a restart
 			after.add("s2")
 			after.change(tt.change)

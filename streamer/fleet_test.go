@@ -33,6 +33,7 @@ type fleet struct {
 	director *streamer.Director
 	address  string
 	stop     context.CancelFunc
+	end      func() // stop, and wait for it
 	mu       sync.Mutex
 	view     atomic.Pointer[site.View]
 	events   []site.Event
@@ -74,12 +75,13 @@ func newFleet(t *testing.T, cfg streamer.DirectorConfig) *fleet {
 	f.stop = cancel
 	done := make(chan error, 1)
 	go func() { done <- f.director.Run(ctx) }()
-	t.Cleanup(func() {
+	f.end = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
 		}
 	})
+	t.Cleanup(f.end)
 	<-f.director.Ready()
 	return f
 }

@@ -155,7 +155,8 @@ func (d *Director) find(ctx context.Context, c *caller) (*session, site.Reason, 
 // turn out to know the device; initiators take a refusal as final.
 func waits(v *site.View, r site.Reason) bool {
 	switch r {
-	case site.NoReplica, site.DigestDiffers, site.NoHealthyStreamer, site.AllDraining:
+	case site.NoReplica, site.DigestDiffers, site.NoHealthyStreamer, site.AllDraining, site.FixedServerDown,
+		site.NoneInSubnet:
 		return true
 	case site.UnknownDevice:
 		return len(v.Devices) == 0 && !v.Registry.Reachable
@@ -226,7 +227,7 @@ func (d *Director) try(ctx context.Context, c *caller) (*session, site.Reason) {
 		if reason != site.Picked {
 			return nil, reason
 		}
-		leg, answer, err := d.connect(ctx, st, c)
+		leg, answer, err := d.connect(ctx, v, st, l, c)
 		if err != nil {
 			if d.pool.failed(st.Name, time.Now()) {
 				d.log.Warn("streamer does not take logins", "streamer", st.Name, "device", l.MAC.String(), "error", err)
@@ -244,6 +245,7 @@ func (d *Director) try(ctx context.Context, c *caller) (*session, site.Reason) {
 				Remote: c.conn.RemoteAddr().String(), Since: now,
 			},
 			login: l, isid: c.login.Request.ISID, target: c.login.Target, initiator: c.conn, leg: leg,
+			portal: leg.RemoteAddr().String(),
 		}
 		c.conn.SetWriteDeadline(now.Add(d.cfg.LoginTimeout))
 		_, err = c.conn.Write(answer)
@@ -265,15 +267,16 @@ func (d *Director) admit(v *site.View, c *caller) (site.Login, site.Reason) {
 		q.Holder = d.cfg.Who(from)
 	}
 	q.Runs = d.table.running(c.device)
-	return site.Admit(v, q)
+	l, reason := site.Admit(v, q)
+	l.From = remote(c.conn)
+	return l, reason
 }
 
 // connect passes a login on to a streamer and returns its first answer. A streamer that takes the connection but
 // does not answer, or refuses the login, counts as one that is not there.
-func (d *Director) connect(ctx context.Context, st site.Streamer, c *caller) (net.Conn, []byte, error) {
-	var failures error
-	for i := range st.Addresses { // targets spread over its NICs
-		address := st.Addresses[(i+int(c.device[5]))%len(st.Addresses)]
+func (d *Director) connect(ctx context.Context, v *site.View, st site.Streamer, l site.Login, c *caller) (net.Conn, []byte, error) {
+	failures := errors.New("no portal of it answers")
+	for _, address := range d.pool.portals(v, st, l) {
 		leg, err := d.dial(ctx, address.String())
 		if err != nil {
 			failures = errors.Join(failures, err)
@@ -292,7 +295,7 @@ func (d *Director) connect(ctx context.Context, st site.Streamer, c *caller) (ne
 }
 
 func (d *Director) dial(ctx context.Context, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.cfg.DialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, min(connectTimeout, d.cfg.DialTimeout))
 	defer cancel()
 	return d.cfg.Dial(ctx, "tcp", address)
 }
@@ -319,8 +322,14 @@ func ask(leg net.Conn, login []byte, patience time.Duration) ([]byte, error) {
 
 // forward splices a session until it ends.
 func (d *Director) forward(ctx context.Context, s *session) {
+	d.pool.use(s.portal, 1)
 	s.ended = func(cause string) {
-		d.table.remove(s, cause, time.Now())
+		now := time.Now()
+		if cause == endSilent {
+			d.pool.hush(s.portal, now.Add(hushTime))
+		}
+		d.table.remove(s, cause, now)
+		d.pool.use(s.portal, -1)
 		d.pool.leave(s.Streamer)
 	}
 	before, failover := d.table.add(s)

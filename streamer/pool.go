@@ -1,6 +1,10 @@
 package streamer
 
 import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,8 +18,10 @@ const announceCover = 3 * time.Second
 // pool chooses streamers, and counts what was given to each since its last announcement. A login holds its lock for the few
 // microseconds of the choice, so that many logins at once spread evenly; bytes never do.
 type pool struct {
-	mu    sync.Mutex
-	loads map[string]*load
+	mu     sync.Mutex
+	loads  map[string]*load
+	nics   map[string]int       // sessions that go through this director, by portal
+	hushed map[string]time.Time // portals that fell silent, and until when they get no login
 }
 
 type load struct {
@@ -26,6 +32,7 @@ type load struct {
 	failed    time.Time // when it last could not be reached
 	failing   bool      // since then no login succeeded
 	failures  uint64
+	hung      time.Time // until when it is the last choice
 }
 
 func (p *pool) load(name string) *load {
@@ -43,23 +50,111 @@ func (p *pool) pick(now time.Time, v *site.View, l site.Login) (site.Streamer, s
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l.Extra = make(map[string]int, len(v.Streamers))
+	l.Tried = slices.Clip(l.Tried)
+	var hung []string
 	for name, s := range v.Streamers {
 		x := p.load(name)
 		if x.announced != s.Sessions || now.Sub(x.since) > announceCover {
 			x.announced, x.recent, x.since = s.Sessions, 0, now
 		}
 		l.Extra[name] = max(x.recent, x.live-s.Sessions)
-		if !x.failed.IsZero() && now.Sub(x.failed) < failedPause {
-			l.Tried = append(l.Tried[:len(l.Tried):len(l.Tried)], name)
+		switch {
+		case !x.failed.IsZero() && now.Sub(x.failed) < failedPause, p.isSilent(now, s):
+			l.Tried = append(l.Tried, name)
+		case now.Before(x.hung):
+			hung = append(hung, name)
 		}
 	}
+	last := l
+	l.Tried = append(l.Tried, hung...)
 	s, reason := site.Pick(v, l)
+	if reason != site.Picked && len(hung) > 0 {
+		s, reason = site.Pick(v, last)
+	}
 	if reason == site.Picked {
 		x := p.load(s.Name)
 		x.recent++
 		x.live++
 	}
 	return s, reason
+}
+
+// isSilent reports whether all portals of a streamer have fallen silent.
+func (p *pool) isSilent(now time.Time, s site.Streamer) bool {
+	if len(p.hushed) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(s.Addresses, func(a netip.AddrPort) bool { return !now.Before(p.hushed[a.String()]) })
+}
+
+// silent returns the streamers whose portals have all fallen silent.
+func (p *pool) silent(now time.Time, v *site.View) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.hushed) == 0 {
+		return nil
+	}
+	var names []string
+	for name, s := range v.Streamers {
+		if p.isSilent(now, s) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// hush gives a portal no login until then.
+func (p *pool) hush(portal string, until time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.hushed == nil {
+		p.hushed = make(map[string]time.Time)
+	}
+	p.hushed[portal] = until
+}
+
+// hang makes a streamer the last choice until then. It reports whether that is news.
+func (p *pool) hang(name string, until time.Time) (news bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	x := p.load(name)
+	news = time.Now().After(x.hung)
+	x.hung = until
+	return news
+}
+
+// portals returns the addresses of a streamer in the order to try them: those in the target's subnet before, or without, the others if its
+// vDisk says so, and of these the one with the fewest sessions first.
+func (p *pool) portals(v *site.View, s site.Streamer, l site.Login) []netip.AddrPort {
+	near, far := []netip.AddrPort(nil), s.Addresses
+	affinity := v.VDisks[l.VDisk].Affinity
+	if affinity != site.NoAffinity {
+		near, far = s.Portals(l.From)
+	}
+	if affinity == site.FixedAffinity && len(near) > 0 {
+		far = nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	order := func(list []netip.AddrPort) []netip.AddrPort {
+		list = slices.DeleteFunc(slices.Clone(list), func(a netip.AddrPort) bool { return now.Before(p.hushed[a.String()]) })
+		slices.SortStableFunc(list, func(a, b netip.AddrPort) int { return cmp.Compare(p.nics[a.String()], p.nics[b.String()]) })
+		return list
+	}
+	return append(order(near), order(far)...)
+}
+
+// use counts a session that comes to a portal (1), or leaves it (-1).
+func (p *pool) use(portal string, n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.nics == nil {
+		p.nics = make(map[string]int)
+	}
+	if p.nics[portal] += n; p.nics[portal] <= 0 {
+		delete(p.nics, portal)
+	}
 }
 
 // leave ends what pick began.
@@ -95,6 +190,8 @@ func (p *pool) succeeded(name string) (news bool) {
 func (p *pool) forget(v *site.View) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(p.hushed, func(_ string, until time.Time) bool { return now.After(until) })
 	for name, x := range p.loads {
 		if _, ok := v.Streamers[name]; !ok && x.live == 0 {
 			delete(p.loads, name)

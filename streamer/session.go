@@ -1,11 +1,13 @@
 package streamer
 
 import (
+	"errors"
 	"hash/maphash"
 	"io"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"everboot/site"
@@ -32,6 +34,7 @@ type session struct {
 	target    string
 	initiator net.Conn
 	leg       net.Conn // to the streamer
+	portal    string   // its address
 
 	ended   func(cause string) // called once, before the connections close
 	once    sync.Once
@@ -44,6 +47,9 @@ const (
 	endInitiator = "the initiator closed it"
 	endStreamer  = "the streamer closed it"
 	endDown      = "the streamer is down"
+	endSilent    = "the streamer fell silent"
+	endHung      = "the streamer did not answer a request"
+	endDiffers   = "the streamer's replica is another now"
 	endDrain     = "the streamer is draining"
 	endReplaced  = "the initiator logged in again"
 	endStop      = "the director stops"
@@ -53,7 +59,11 @@ const (
 //
 // A replaced session counts: its initiator gave it up before anybody here noticed the death of the streamer.
 func lost(cause string) bool {
-	return cause == endStreamer || cause == endDown || cause == endDrain || cause == endReplaced
+	switch cause {
+	case endInitiator, endStop:
+		return false
+	}
+	return true
 }
 
 // end closes both connections at once. With abort the initiator gets a RST, and what is under way is thrown away.
@@ -77,14 +87,22 @@ func (s *session) run() string {
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
-		io.Copy(s.leg, s.initiator)
-		s.end(endInitiator, false)
+		_, err := io.Copy(s.leg, s.initiator)
+		s.end(s.blame(err, endInitiator), false)
 	}()
-	io.Copy(s.initiator, s.leg)
+	_, err := io.Copy(s.initiator, s.leg)
 	// The streamer's last bytes, such as the answer to a logout, were handed to the kernel; a FIN follows them.
-	s.end(endStreamer, false)
+	s.end(s.blame(err, endStreamer), false)
 	<-back
 	return *s.cause.Load()
+}
+
+// blame returns why forwarding ended with err; usual if that was not the streamer's silence.
+func (s *session) blame(err error, usual string) string {
+	if errors.Is(err, syscall.ETIMEDOUT) && gaveUp(s.leg) {
+		return endSilent
+	}
+	return usual
 }
 
 const shardCount = 64

@@ -36,7 +36,7 @@ type Asked struct {
 func Script(v *site.View, mac site.MAC, asked Asked) (string, site.Reason) {
 	a, reason := site.Assign(v, mac)
 	if reason == site.Offered {
-		_, picked := site.Pick(v, site.Login{MAC: mac, VDisk: a.VDisk.Name, Version: a.Version.Number, Digest: a.Version.Digest})
+		_, picked := site.Pick(v, a.Login())
 		if picked != site.Picked {
 			reason = picked
 		}

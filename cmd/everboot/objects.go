@@ -203,6 +203,8 @@ var vdiskObject = object{
 	fields: []field{
 		{"kernel", "path of the kernel below the boot root; empty: the vDisk's own boot loader"}, {"initrd", "path of the initramfs below the boot root"},
 		{"cmdline", "what to add to the kernel's command line"}, {"pin", "NUMBER=DIGEST of a version"},
+		{"affinity", "best-effort or fixed: streamers with a NIC in the target's subnet come first, or alone; empty: any"},
+		{"server", "the one streamer that serves it: no load balancing and no failover; empty: any"},
 	},
 	raw: func(v *site.View) any { return v.VDisks },
 	key: func(_ *site.View, typed string) (string, error) { return typed, site.CheckName("vDisk", typed) },
@@ -232,6 +234,10 @@ var vdiskObject = object{
 				d.Initrd = text
 			case "cmdline":
 				d.Cmdline = text
+			case "affinity":
+				d.Affinity = site.Affinity(text)
+			case "server":
+				d.Server = text
 			case "pin":
 				versions, err := pin(d.Versions, text)
 				if err != nil {

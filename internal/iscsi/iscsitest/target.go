@@ -4,6 +4,7 @@ package iscsitest
 import (
 	"encoding/binary"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -20,8 +21,11 @@ type Target struct {
 	Serial string
 	// Refuse, if not zero, is the status that every login is answered with.
 	Refuse iscsi.Status
+	// Hang, if not nil, delays each answer to a command until the channel is closed, as a disk does that hangs.
+	Hang chan struct{}
 
 	logins atomic.Int64
+	probes atomic.Int64 // of these
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
 	dead   bool
@@ -29,6 +33,9 @@ type Target struct {
 
 // Logins returns how many logins were accepted.
 func (t *Target) Logins() int { return int(t.logins.Load()) }
+
+// DeviceLogins returns how many of them were not of probes.
+func (t *Target) DeviceLogins() int { return int(t.logins.Load() - t.probes.Load()) }
 
 // Serve answers connections until the listener is closed, and then closes the connections too. Both happen at Kill.
 func (t *Target) Serve(l net.Listener) {
@@ -92,6 +99,9 @@ func (t *Target) session(conn net.Conn) {
 		return
 	}
 	t.logins.Add(1)
+	if strings.Contains(login.Initiator, ":probe:") {
+		t.probes.Add(1)
+	}
 	s, err := iscsi.Accept(conn, login)
 	if err != nil {
 		return
@@ -104,6 +114,9 @@ func (t *Target) session(conn net.Conn) {
 		}
 		handled, done, err := s.Common(p, targets)
 		if err == nil && !handled {
+			if t.Hang != nil {
+				<-t.Hang
+			}
 			err = s.Reply(p, t.command(p))
 		}
 		if err != nil || done {
