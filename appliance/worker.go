@@ -155,6 +155,9 @@ func (w *worker) openAPI() error {
 		return err
 	}
 	c := web.Config{Listen: w.cfg.API.Listen, Token: token, Metrics: w.metrics()}
+	if w.vip != nil {
+		c.ReleaseVIP = w.vip.Release
+	}
 	if r, ok := w.registry.(*embedded.Registry); ok {
 		c.Announce = r.Handler()
 	}

@@ -27,6 +27,7 @@ type port struct {
 	until     time.Time // of the addresses' lifetime
 	announced []time.Time
 	did       []string // what was done, in its order
+	tickled   []string // to whom, and when
 	holdError error
 }
 
@@ -39,7 +40,7 @@ func (c *cable) port(addr string) *port {
 }
 
 func (p *port) edge() edge {
-	return edge{wire: p, table: p, announcer: p, primary: p.addr, close: func() error { close(p.closed); return nil }}
+	return edge{wire: p, table: p, announcer: p, tickler: p, primary: p.addr, close: func() error { close(p.closed); return nil }}
 }
 
 func (p *port) Send(message []byte) error {
@@ -102,6 +103,13 @@ func (p *port) Announce() error {
 	defer p.cable.mu.Unlock()
 	p.announced = append(p.announced, time.Now())
 	p.did = append(p.did, "announce")
+	return nil
+}
+
+func (p *port) Tickle(packet []byte, to netip.Addr) error {
+	p.cable.mu.Lock()
+	defer p.cable.mu.Unlock()
+	p.tickled = append(p.tickled, fmt.Sprintf("%s %x", to, packet[20:24]))
 	return nil
 }
 

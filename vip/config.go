@@ -50,6 +50,9 @@ type Config struct {
 	Patience time.Duration `json:",omitzero"`
 	// Beat is called several times in Patience, as long as the router is at work. It must not block. nil: nobody listens.
 	Beat func() `json:"-"`
+	// Connections returns the TCP connections that clients have with the floating addresses, on whichever node: when the addresses
+	// come here their clients are told that the connections are gone. It may block. nil: there are none.
+	Connections func() []Connection `json:"-"`
 }
 
 const (

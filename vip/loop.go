@@ -79,7 +79,7 @@ func (r *Router) drain(done <-chan struct{}) {
 // nextChore returns when chores has something to do.
 func (r *Router) nextChore() time.Time {
 	next := time.Now().Add(time.Hour)
-	for _, t := range []time.Time{r.machine.Deadline(), r.renewAt, r.announce.next, r.beatAt.Add(r.cfg.Patience / beats)} {
+	for _, t := range []time.Time{r.machine.Deadline(), r.renewAt, r.announce.next, r.tickleAt, r.beatAt.Add(r.cfg.Patience / beats)} {
 		if !t.IsZero() && t.Before(next) {
 			next = t
 		}
@@ -128,6 +128,10 @@ func (r *Router) chores() {
 	}
 	if r.due(r.announce.next) {
 		r.sendAnnouncement()
+	}
+	if r.due(r.tickleAt) { // the first may be lost; clients answer only one in half a second (tcp_invalid_ratelimit)
+		r.tickleAt = time.Time{}
+		r.tickle(true)
 	}
 }
 
@@ -207,7 +211,7 @@ func (r *Router) step(e vrrp.Event) {
 			}
 			r.renewAt = time.Now().Add(renewInterval)
 		case vrrp.Drop:
-			r.renewAt, r.announce = time.Time{}, burst{}
+			r.renewAt, r.announce, r.tickleAt = time.Time{}, burst{}, time.Time{}
 			if _, err := r.edge.Drop(); err != nil {
 				r.log.Error("removing the addresses; the kernel will when they are not renewed", "lifetime", addressLifetime, "error", err)
 			}
@@ -219,12 +223,21 @@ func (r *Router) step(e vrrp.Event) {
 			if r.due(r.announce.next) {
 				r.sendAnnouncement()
 			}
+			if claims(actions) {
+				r.tickle(false)
+				r.tickleAt = time.Now().Add(announceInterval)
+			}
 		case vrrp.Transition:
 			r.tell(a)
 		}
 	}
 	owner := r.machine.Owner()
 	r.board.change(func(s *Status) { s.Owner = owner })
+}
+
+// claims reports whether the actions are those of a router that becomes active.
+func claims(actions []vrrp.Action) bool {
+	return slices.ContainsFunc(actions, func(a vrrp.Action) bool { return a == vrrp.Hold{} })
 }
 
 // handedOver reports whether the actions are those of a claim after another router resigned.

@@ -37,6 +37,7 @@ type edge struct {
 	wire
 	table
 	announcer
+	tickler
 	primary netip.Addr
 	close   func() error
 }
@@ -54,6 +55,7 @@ type Router struct {
 	changes  chan Transition
 	ready    chan struct{}
 	stopped  chan struct{}
+	tickles  chan bool // true: the same as last time
 
 	// The rest belongs to the goroutine of Run.
 	vrrp     vrrp.Config
@@ -61,6 +63,7 @@ type Router struct {
 	arrivals chan arrival
 	renewAt  time.Time
 	announce burst
+	tickleAt time.Time       // for the second time
 	told     map[Oddity]bool // oddities in the log since the last transition
 	mute     bool            // the last advertisement could not be sent
 	asked    []chan error    // who waits for a release
@@ -86,7 +89,7 @@ func New(cfg Config, log *slog.Logger) (*Router, error) {
 func newRouter(cfg Config, e edge, log *slog.Logger) *Router {
 	r := &Router{
 		cfg: cfg, log: log.With("vrid", cfg.VRID, "interface", cfg.Interface), edge: e,
-		poke: make(chan struct{}, 1), releases: make(chan chan error), changes: make(chan Transition, 16), ready: make(chan struct{}), stopped: make(chan struct{}),
+		poke: make(chan struct{}, 1), releases: make(chan chan error), changes: make(chan Transition, 16), ready: make(chan struct{}), stopped: make(chan struct{}), tickles: make(chan bool, 1),
 		arrivals: make(chan arrival, 64), told: map[Oddity]bool{},
 	}
 	r.vrrp = cfg.machine(e.primary)
@@ -125,9 +128,12 @@ func (r *Router) Close() error { return r.edge.close() }
 // over, or for vrrp.LeaveTime, takes the addresses away and returns nil. An error means that the host took away what the router
 // needs; the addresses are dropped then, too.
 func (r *Router) Run(ctx context.Context) error {
-	failed, done := make(chan error, 1), make(chan struct{})
+	failed, done, tickled := make(chan error, 1), make(chan struct{}), make(chan struct{})
 	go r.receive(failed, done)
+	go r.tickleAll(tickled)
 	defer func() {
+		close(r.tickles)
+		<-tickled
 		if err := r.edge.close(); err != nil {
 			r.log.Warn("closing the sockets", "error", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,11 +37,13 @@ type site struct {
 	cableA    *lab.Cable
 	cableB    *lab.Cable
 	processes int
+	// connections is the file in which workers find the connections of the address.
+	connections string
 }
 
 func newSite(t *testing.T) *site {
 	l := lab.ForTest(t)
-	s := &site{Lab: l, t: t, seg: l.Segment("lan"), a: l.Host("a"), b: l.Host("b"), c: l.Host("c")}
+	s := &site{Lab: l, t: t, connections: filepath.Join(t.TempDir(), "connections"), seg: l.Segment("lan"), a: l.Host("a"), b: l.Host("b"), c: l.Host("c")}
 	s.cableA = s.a.Join(s.seg, "198.18.0.2/24")
 	s.cableB = s.b.Join(s.seg, "198.18.0.3/24")
 	s.c.Join(s.seg, "198.18.0.4/24")
@@ -67,7 +70,7 @@ func (s *site) start(h *lab.Host, role string, cfg vip.Config) *lab.Process {
 	}
 	s.processes++
 	name := role + strconv.Itoa(s.processes)
-	return h.StartWith(lab.Settings{Env: []string{envRole + "=" + role, envConfig + "=" + string(text)}}, name, self)
+	return h.StartWith(lab.Settings{Env: []string{envRole + "=" + role, envConfig + "=" + string(text), envConnections + "=" + s.connections}}, name, self)
 }
 
 func (s *site) expect(p *lab.Process, pattern string) []string {

@@ -35,6 +35,7 @@ type Status struct {
 	Last     Transition             `json:"last"`
 	Sent     uint64                 `json:"sent"`     // advertisements
 	Accepted uint64                 `json:"accepted"` // advertisements
+	Tickled  uint64                 `json:"tickled"`  // connections whose clients were told that they are gone
 	Dropped  map[vrrp.Reason]uint64 `json:"dropped,omitempty"`
 	Odd      map[Oddity]uint64      `json:"odd,omitempty"`
 }

@@ -52,8 +52,12 @@ func open(cfg Config, h hearing) (edge, error) {
 	if err != nil {
 		return edge{}, errors.Join(err, w.Close(), t.Close())
 	}
-	closeAll := func() error { return errors.Join(w.Close(), t.Close(), a.Close()) }
-	return edge{wire: w, table: t, announcer: a, primary: primary, close: closeAll}, nil
+	s, err := openRawSender(unix.AF_INET)
+	if err != nil {
+		return edge{}, errors.Join(err, w.Close(), t.Close(), a.Close())
+	}
+	closeAll := func() error { return errors.Join(w.Close(), t.Close(), a.Close(), s.Close()) }
+	return edge{wire: w, table: t, announcer: a, tickler: s, primary: primary, close: closeAll}, nil
 }
 
 func ownAddresses(link *net.Interface) ([]netip.Prefix, error) {

@@ -23,6 +23,8 @@ import (
 const (
 	envRole   = "EVERBOOT_VIP_ROLE"
 	envConfig = "EVERBOOT_VIP_CONFIG" // a vip.Config as JSON
+	// envConnections names a file with the connections of the address, as JSON.
+	envConnections = "EVERBOOT_VIP_CONNECTIONS"
 )
 
 func TestMain(m *testing.M) {
@@ -49,6 +51,7 @@ func logger() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stdout, nil)
 func beWorker(cfg vip.Config) error {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
+	cfg.Connections = readConnections
 	r, err := vip.New(cfg, logger())
 	if err != nil {
 		return err
@@ -65,6 +68,16 @@ func beWorker(cfg vip.Config) error {
 	err = r.Run(ctx)
 	<-done
 	return err
+}
+
+func readConnections() []vip.Connection {
+	var list []vip.Connection
+	if text, err := os.ReadFile(os.Getenv(envConnections)); err == nil {
+		if err := json.Unmarshal(text, &list); err != nil {
+			fmt.Println("reading the connections:", err)
+		}
+	}
+	return list
 }
 
 // beGuard starts a worker, prints "worker <pid>", waits for its death, and prints "released <time>".

@@ -52,6 +52,11 @@ func (c Client) Delete(ctx context.Context, kind site.Kind, key string) error {
 	return c.do(ctx, http.MethodDelete, objectPath(kind, key), nil, nil)
 }
 
+// ReleaseVIP makes the appliance hand the floating addresses over to another one, and returns when that one has them.
+func (c Client) ReleaseVIP(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "/api/v1/vip/release", nil, nil)
+}
+
 func objectPath(kind site.Kind, key string) string {
 	return "/api/v1/" + url.PathEscape(string(kind)) + "/" + url.PathEscape(key)
 }

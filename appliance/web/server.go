@@ -31,6 +31,8 @@ type Config struct {
 	// Announce takes the streamers' announcements (embedded registry); nil: there are none.
 	Announce http.Handler
 	Metrics  http.Handler
+	// ReleaseVIP hands the floating addresses over to another appliance, and returns when that one has them; nil: there are none.
+	ReleaseVIP func(ctx context.Context) error
 }
 
 const (
@@ -101,6 +103,9 @@ func (s *Server) routes() http.Handler {
 		private.Handle("POST /api/v1/streamers", s.cfg.Announce)
 		private.Handle("DELETE /api/v1/streamers/{name}", s.cfg.Announce)
 	}
+	if s.cfg.ReleaseVIP != nil {
+		private.HandleFunc("POST /api/v1/vip/release", s.releaseVIP)
+	}
 	if s.cfg.Metrics != nil {
 		private.Handle("GET /metrics", s.cfg.Metrics)
 	}
@@ -154,6 +159,14 @@ func (s *Server) put(w http.ResponseWriter, r *http.Request) {
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
 	if err := s.backend.Delete(r.Context(), site.Kind(r.PathValue("kind")), r.PathValue("key")); err != nil {
 		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Server) releaseVIP(w http.ResponseWriter, r *http.Request) {
+	if err := s.cfg.ReleaseVIP(r.Context()); err != nil {
+		fail(w, http.StatusConflict, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)

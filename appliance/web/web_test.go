@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -117,6 +118,21 @@ func TestOtherSitesPagesCannotWrite(t *testing.T) {
 	response.Body.Close()
 	if response.StatusCode != http.StatusForbidden || len(backend.put) != 0 {
 		t.Errorf("%d, stored %v", response.StatusCode, backend.put)
+	}
+}
+
+func TestTheVIPIsReleasedOrTheReasonIsTold(t *testing.T) {
+	var answer error
+	s := &Server{cfg: Config{ReleaseVIP: func(context.Context) error { return answer }}}
+	server := httptest.NewServer(s.routes())
+	defer server.Close()
+	c := Client{URL: server.URL}
+	if err := c.ReleaseVIP(t.Context()); err != nil {
+		t.Error(err)
+	}
+	answer = errors.New("nobody is there")
+	if err := c.ReleaseVIP(t.Context()); err == nil || !strings.HasSuffix(err.Error(), "nobody is there") {
+		t.Errorf("got %v", err)
 	}
 }
 

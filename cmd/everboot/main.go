@@ -78,7 +78,7 @@ and iSCSI logins that find a living streamer. Run "everboot appliance" on two or
 	root.PersistentFlags().StringVar(&api.tokenFile, "token-file", os.Getenv("EVERBOOT_TOKEN_FILE"), "file with the API's token (default: EVERBOOT_TOKEN_FILE, else that of the configuration)")
 	root.AddCommand(
 		applianceCommand(), streamerCommand(&api), checkCommand(), statusCommand(&api), explainCommand(&api),
-		objectCommand(&api, deviceObject), objectCommand(&api, collectionObject), vdiskCommand(&api),
+		objectCommand(&api, deviceObject), objectCommand(&api, collectionObject), vdiskCommand(&api), vipCommand(&api),
 	)
 	return root
 }

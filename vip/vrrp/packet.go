@@ -160,22 +160,30 @@ func verify(p Packet) (Checksum, bool) {
 	return 0, false
 }
 
-// sum returns the one's complement sum (RFC 1071) of the message, and of its pseudo-header if it has one. The message
-// has an even length.
+// sum returns the one's complement sum of an advertisement, with its pseudo-header if it has one.
 func sum(kind Checksum, src, dst netip.Addr, message []byte) uint16 {
-	var total uint32
-	add := func(b []byte) {
-		for ; len(b) >= 2; b = b[2:] {
-			total += uint32(b[0])<<8 | uint32(b[1])
-		}
+	if kind == MessageOnly && src.Is4() {
+		return fold(addWords(0, message))
 	}
-	if kind == PseudoHeader || !src.Is4() {
-		add(src.AsSlice())
-		add(dst.AsSlice())
-		// Protocol and length stand in fields of different widths in IPv4 and IPv6; the sum is the same.
-		total += Protocol + uint32(len(message))
+	return Sum(Protocol, src, dst, message)
+}
+
+// Sum returns the one's complement sum (RFC 1071) of a message and the pseudo-header of its protocol (RFC 9293 §3.1, RFC 8200
+// §8.1). The message has an even length; where it has a field for the checksum, that is the complement.
+func Sum(protocol uint8, src, dst netip.Addr, message []byte) uint16 {
+	total := addWords(addWords(0, src.AsSlice()), dst.AsSlice())
+	// Protocol and length stand in fields of different widths in IPv4 and IPv6; the sum is the same.
+	return fold(addWords(total+uint32(protocol)+uint32(len(message)), message))
+}
+
+func addWords(total uint32, b []byte) uint32 {
+	for ; len(b) >= 2; b = b[2:] {
+		total += uint32(b[0])<<8 | uint32(b[1])
 	}
-	add(message)
+	return total
+}
+
+func fold(total uint32) uint16 {
 	for total > 0xffff {
 		total = total>>16 + total&0xffff
 	}
