@@ -54,6 +54,10 @@ bench-tftp: deps ## TFTP beside tftpd-hpa, dnsmasq, atftpd and pin/tftp: through
 	@CGO_ENABLED=0 go build -o bin/tftpbench ./internal/lab/tftpbench
 	@bin/tftpbench
 
+.PHONY: bench-vip
+bench-vip: deps build ## how long clients of the floating address wait when its owner stops, dies, freezes: beside keepalived
+	@go run ./internal/lab/benchvip
+
 FUZZTIME ?= 60s
 .PHONY: fuzz
 fuzz: ## fuzz every parser of what comes from the wire, FUZZTIME (60s) each
