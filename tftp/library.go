@@ -65,8 +65,9 @@ func (i *image) Digest() wire.Digest {
 
 // library keeps one image of each file that is being sent.
 type library struct {
-	files *Files
-	queue chan *image // for the digester
+	files    *Files
+	queue    chan *image  // for the digester
+	digested func(*image) // called when a digest has become known
 
 	mu      sync.Mutex
 	images  map[string]*image
@@ -262,11 +263,12 @@ func (l *library) digest(ctx context.Context, i *image) {
 	d := wire.Digest(sum.Sum(nil)[:len(wire.Digest{})])
 	i.digest.Store(&d)
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if len(l.digests) >= maxDigests {
 		clear(l.digests)
 	}
 	l.digests[digestKey{i.name, i.stamp}] = d
+	l.mu.Unlock()
+	l.digested(i)
 }
 
 // hold keeps an image that is open already open for one user more.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ type owner struct {
 	out    *sender
 	lib    *library
 	table  *table
+	hand   *handover
 	past   past
 	epoch  time.Time
 	now    time.Duration // since epoch, as of the last wake-up
@@ -37,10 +39,12 @@ type owner struct {
 }
 
 func newOwner(s *Server, socket *socket) *owner {
-	return &owner{
+	o := &owner{
 		s: s, socket: socket, in: newReceiver(), out: new(sender), lib: newLibrary(s.files),
-		table: newTable(s.cfg.MaxTransfers, s.cfg.PerClient), epoch: time.Now(), jobs: make(chan func(), openQueue),
+		table: newTable(s.cfg.MaxTransfers, s.cfg.PerClient), hand: newHandover(), epoch: time.Now(), jobs: make(chan func(), openQueue),
 	}
+	o.lib.digested = func(i *image) { s.inbox.call(func(o *owner) { o.digested(i) }) }
+	return o
 }
 
 // start starts what works beside the owner until ctx ends.
@@ -81,6 +85,7 @@ func (o *owner) run(ctx context.Context) error {
 			o.receive()
 		}
 		o.ticks()
+		o.share()
 		o.out.flush()
 		o.s.stats.unsent.Store(o.out.failed)
 	}
@@ -89,11 +94,14 @@ func (o *owner) run(ctx context.Context) error {
 
 // sleep returns how long nothing is due, in whole milliseconds, rounded up.
 func (o *owner) sleep() time.Duration {
-	first := o.table.first()
-	if first == nil {
-		return idle
+	now := time.Since(o.epoch)
+	wait := idle
+	if first := o.table.first(); first != nil {
+		wait = first.due - now
 	}
-	wait := first.due - time.Since(o.epoch)
+	if o.s.cfg.Tell != nil {
+		wait = min(wait, o.hand.wait(now, len(o.table.byEnds)))
+	}
 	return min(max(wait+time.Millisecond-1, 0), idle)
 }
 
@@ -234,7 +242,7 @@ func (o *owner) request(a *arrival) {
 		o.count(Superseded)
 		o.remove(t)
 	}
-	t := &transfer{ends: a.ends, socket: o.socket, route: newRoute(&a.ends, o.socket.six), request: r, began: time.Now()}
+	t := &transfer{ends: a.ends, socket: o.socket, route: newRoute(&a.ends, o.socket.six), request: r, raw: slices.Clone(a.payload), began: time.Now()}
 	switch {
 	case r.Write:
 		o.deny(t, Write, wire.CodeAccess, "read-only server")
@@ -258,8 +266,7 @@ func (o *owner) accept(t *transfer) {
 	}
 	client := t.ends.client().Addr()
 	t.limits = wire.Limits{Block: o.s.cfg.block(client), Window: DefaultWindow}
-	o.table.add(t)
-	o.s.stats.active.Add(1)
+	o.enter(t)
 	o.job(func() {
 		i, err := o.lib.open(t.request.Name, t.request.Mode)
 		if !o.s.inbox.call(func(o *owner) { o.opened(t, i, err) }) && i != nil {
@@ -269,6 +276,23 @@ func (o *owner) accept(t *transfer) {
 		o.count(Busy)
 		o.remove(t)
 	})
+}
+
+// enter puts a transfer into the table.
+func (o *owner) enter(t *transfer) {
+	o.hand.number++
+	t.number = o.hand.number
+	o.table.add(t)
+	o.s.stats.active.Add(1)
+}
+
+// begin sends the first packets of a transfer whose file is open.
+func (o *owner) begin(t *transfer, how wire.EventKind) {
+	if terms := t.session.Terms(); terms.Window > 1 {
+		t.route.segment(terms.Block + wire.HeaderSize)
+	}
+	o.act(t, t.session.Step(o.now, wire.Event{Kind: how}))
+	o.hand.fresh = true
 }
 
 // opened begins a transfer whose file is open.
@@ -287,10 +311,7 @@ func (o *owner) opened(t *transfer, i *image, err error) {
 	default:
 		t.image = i
 		t.session = wire.NewSession(t.request.Agree(int64(len(i.data)), t.limits))
-		if terms := t.session.Terms(); terms.Window > 1 {
-			t.route.segment(terms.Block + wire.HeaderSize)
-		}
-		o.act(t, t.session.Step(o.now, wire.Event{Kind: wire.Start}))
+		o.begin(t, wire.Start)
 	}
 }
 
@@ -325,6 +346,9 @@ func (o *owner) finish(t *transfer) {
 func (o *owner) remove(t *transfer) {
 	o.table.remove(t)
 	o.s.stats.active.Add(-1)
+	if t.told > 0 {
+		o.hand.closed = append(o.hand.closed, t.number)
+	}
 	if t.image != nil {
 		o.s.stats.bytes.Add(uint64(t.session.Bytes()))
 		o.s.stats.resent.Add(t.session.Resent())
@@ -338,6 +362,9 @@ func (o *owner) drop() {
 	o.out.flush()
 	for _, t := range o.table.byEnds {
 		o.remove(t)
+	}
+	for _, s := range o.hand.byKey {
+		o.unshadow(s)
 	}
 }
 

@@ -40,6 +40,9 @@ type Config struct {
 	Blocks       []BlockLimit // the first that matches a client counts
 	// Who tells which target has an address, for events; it may be nil. The zero MAC means that nobody knows.
 	Who func(netip.Addr) site.MAC
+	// Tell tells other appliances of transfers at floating addresses, so that one of them can lead them on; nil: there are none. It must not
+	// block for long, and may keep the message. See Own, PeerChanged, PeerWhole and PeerMerge.
+	Tell func(message []byte)
 	// Keep is called with the socket once it is open, so that somebody may keep a duplicate of it: while there is one, the death of
 	// this process makes no ICMP error that tells a client to give up. It may be nil.
 	Keep func(syscall.Conn)

@@ -35,7 +35,7 @@ type served struct {
 	t       *testing.T
 	root    string
 	address *net.UDPAddr
-	stop    func() error
+	stop    func() error // set by start
 
 	mu     sync.Mutex
 	events []site.Event
@@ -43,22 +43,37 @@ type served struct {
 
 func serve(t *testing.T, cfg tftp.Config) *served {
 	t.Helper()
-	files, root := newFiles(t)
 	free, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &served{t: t, root: root, address: free.LocalAddr().(*net.UDPAddr)}
 	free.Close()
-	cfg.Listen = s.address.String()
+	s := prepare(t, free.LocalAddr().(*net.UDPAddr), cfg)
+	s.start()
+	return s
+}
+
+// prepare returns a server that does not run yet.
+func prepare(t *testing.T, address *net.UDPAddr, cfg tftp.Config) *served {
+	t.Helper()
+	files, root := newFiles(t)
+	s := &served{t: t, root: root, address: address}
+	cfg.Listen = address.String()
 	events := func(e site.Event) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.events = append(s.events, e)
 	}
+	var err error
 	if s.Server, err = tftp.NewServer(cfg, files, events, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+func (s *served) start() {
+	t := s.t
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -83,7 +98,6 @@ func serve(t *testing.T, cfg tftp.Config) *served {
 	case err := <-done:
 		t.Fatal(err)
 	}
-	return s
 }
 
 func (s *served) write(name string, size int) []byte {

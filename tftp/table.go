@@ -12,6 +12,7 @@ type transfer struct {
 	socket  *socket
 	route   route
 	request wire.Request
+	raw     []byte // the request as it came
 	limits  wire.Limits
 	// session is valid once image is set.
 	session wire.Session
@@ -21,8 +22,12 @@ type transfer struct {
 	text    string
 
 	began   time.Time
-	resumed int  // how often it was taken over
-	held    bool // waits for its file to be read
+	resumed int    // how often it was taken over
+	number  uint32 // our name for it to other appliances
+	told    int    // how often they were told of it
+	// toldAcked is how far they know it to be.
+	toldAcked uint64
+	held      bool // waits for its file to be read
 
 	due  time.Duration // when the table looks at it again; never after the session's deadline
 	heap int           // index in the table's heap; -1: not in it
