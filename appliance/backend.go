@@ -21,6 +21,7 @@ func (w *worker) Status() web.Status {
 		VIP: w.vipStatus(), Checks: w.checks(), Sessions: w.sessions(v), Peers: w.peerStatus(), Warnings: append(warnings(v), w.peerWarnings()...),
 	}
 	s.Leases = len(w.leases())
+	s.Transfers, s.Past = w.transfers(v)
 	return s
 }
 

@@ -1,10 +1,16 @@
 package appliance
 
 import (
+	"context"
+	"net"
 	"net/netip"
+	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"everboot/appliance/peers"
+	"everboot/appliance/web"
 	"everboot/site"
 	"everboot/tftp"
 )
@@ -15,6 +21,32 @@ type TFTPConfig struct {
 	Listen  string `toml:"listen"`
 	Root    string `toml:"root"` // files served beside the built-in ones; wins over them
 	IPXE    string `toml:"ipxe"` // folder of iPXE's binaries
+	// Of TFTP alone; 0: the defaults of package tftp.
+	MaxTransfers int                `toml:"max_transfers"`
+	PerClient    int                `toml:"per_client"`
+	Subnets      []TFTPSubnetConfig `toml:"subnet"`
+}
+
+// TFTPSubnetConfig bounds the block size of a subnet's targets, such as one behind a tunnel.
+type TFTPSubnetConfig struct {
+	Network   netip.Prefix `toml:"network"`
+	BlockSize int          `toml:"block_size"`
+}
+
+// tftpConfig returns the server's configuration, without what joins it to the rest.
+func (c *Config) tftpConfig() tftp.Config {
+	cfg := tftp.Config{Listen: c.TFTP.Listen, MaxTransfers: c.TFTP.MaxTransfers, PerClient: c.TFTP.PerClient}
+	for _, s := range c.TFTP.Subnets {
+		cfg.Blocks = append(cfg.Blocks, tftp.BlockLimit{Network: s.Network, Block: s.BlockSize})
+	}
+	return cfg
+}
+
+func (c *Config) checkTFTP() error {
+	if !c.TFTP.Enabled {
+		return nil
+	}
+	return c.tftpConfig().Validate()
 }
 
 // HTTPConfig is the HTTP boot server.
@@ -41,8 +73,7 @@ func (w *worker) openBoot() (err error) {
 		return err
 	}
 	if w.cfg.TFTP.Enabled {
-		w.tftp, err = tftp.NewServer(tftp.Config{Listen: w.cfg.TFTP.Listen, Who: w.macAt}, w.files, w.event, w.log.With("room", "tftp"))
-		if err != nil {
+		if err := w.openTFTP(); err != nil {
 			return err
 		}
 	}
@@ -52,6 +83,61 @@ func (w *worker) openBoot() (err error) {
 		w.http, err = tftp.NewHTTP(cfg, w.files, w.builder.View, w.event, w.log.With("room", "http"))
 	}
 	return err
+}
+
+func (w *worker) openTFTP() (err error) {
+	cfg := w.cfg.tftpConfig()
+	cfg.Who = w.macAt
+	if link, err := net.InterfaceByName(w.cfg.Interface); err == nil {
+		cfg.MTU = link.MTU
+	}
+	cfg.Keep = func(socket syscall.Conn) { w.keeper.Keep(socket, site.Connection{}) }
+	if w.cfg.Peers.shares() {
+		cfg.Tell = w.tell(peers.Transfers)
+		// The rooms open before the channel does, and nobody calls these before.
+		w.shares[peers.Transfers] = peers.Share{
+			Changed: func(from string, message []byte) { w.tftp.PeerChanged(from, message) },
+			Whole:   func() []byte { return w.tftp.PeerWhole() },
+			Merge:   func(from string, whole []byte) { w.tftp.PeerMerge(from, whole) },
+		}
+	}
+	w.tftp, err = tftp.NewServer(cfg, w.files, w.event, w.log.With("room", "tftp"))
+	return err
+}
+
+// ownsVIP tells TFTP whether the floating addresses are this node's: it leads their transfers, or lets go of them.
+func (w *worker) ownsVIP(active bool) {
+	if w.tftp == nil {
+		return
+	}
+	var addresses []netip.Addr
+	for _, p := range w.cfg.VIP.Addresses {
+		if active {
+			addresses = append(addresses, p.Addr())
+		}
+	}
+	w.tftp.Own(addresses)
+}
+
+// transferTimeout bounds how long a status waits for the transfers.
+const transferTimeout = time.Second
+
+// transfers returns the TFTP transfers under way and the last that ended.
+func (w *worker) transfers(v *site.View) (live, ended []web.Transfer) {
+	if w.tftp == nil {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), transferTimeout)
+	defer cancel()
+	named := func(list []tftp.Transfer) (out []web.Transfer) {
+		for _, t := range list {
+			mac := w.macAt(t.Client.Addr())
+			out = append(out, web.Transfer{MAC: mac, Device: v.Devices[mac].Name, Transfer: t})
+		}
+		return out
+	}
+	running, past := w.tftp.Transfers(ctx)
+	return named(running), named(past)
 }
 
 // The names of the metrics of TFTP and HTTP boot.

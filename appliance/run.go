@@ -106,7 +106,7 @@ func (c *Config) checkHost() []error {
 		add(tftp.CheckFiles(c.filesConfig())...)
 	}
 	if c.TFTP.Enabled {
-		add(tftp.Check(tftp.Config{Listen: c.TFTP.Listen})...)
+		add(tftp.Check(c.tftpConfig())...)
 	}
 	if c.HTTP.Enabled {
 		add(tftp.CheckHTTP(c.httpConfig(nil))...)

@@ -81,7 +81,16 @@ func (w *worker) runVIP(ctx, all context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	return w.vip.Run(ctx)
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		for t := range w.vip.Changes() {
+			w.ownsVIP(t.To == vrrp.Active)
+		}
+	}()
+	err := w.vip.Run(ctx)
+	<-followed
+	return err
 }
 
 func (w *worker) closeVIP() error {

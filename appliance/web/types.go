@@ -6,21 +6,24 @@ import (
 
 	"everboot/appliance/peers"
 	"everboot/site"
+	"everboot/tftp"
 )
 
 // Status is the site at a glance, as one appliance sees it.
 type Status struct {
-	Node     string       `json:"node"`
-	Version  string       `json:"version"`
-	Now      time.Time    `json:"now"`
-	Started  time.Time    `json:"started"`
-	View     *site.View   `json:"view"`
-	VIP      *VIP         `json:"vip,omitempty"`
-	Peers    []peers.Peer `json:"peers,omitempty"`
-	Checks   []Check      `json:"checks"`
-	Sessions []Session    `json:"sessions"`
-	Leases   int          `json:"leases"`   // addresses given from pools or reservations that are alive
-	Warnings []string     `json:"warnings"` // what somebody should look at, one line each
+	Node      string       `json:"node"`
+	Version   string       `json:"version"`
+	Now       time.Time    `json:"now"`
+	Started   time.Time    `json:"started"`
+	View      *site.View   `json:"view"`
+	VIP       *VIP         `json:"vip,omitempty"`
+	Peers     []peers.Peer `json:"peers,omitempty"`
+	Checks    []Check      `json:"checks"`
+	Sessions  []Session    `json:"sessions"`
+	Transfers []Transfer   `json:"transfers,omitempty"`      // TFTP, under way
+	Past      []Transfer   `json:"past_transfers,omitempty"` // the last that ended, the newest first
+	Leases    int          `json:"leases"`                   // addresses given from pools or reservations that are alive
+	Warnings  []string     `json:"warnings"`                 // what somebody should look at, one line each
 }
 
 // VIP is what the VRRP router says.
@@ -51,6 +54,13 @@ type Session struct {
 	ToTarget   uint64    `json:"to_target_bytes"`
 	ToStreamer uint64    `json:"to_streamer_bytes"`
 	Failovers  int       `json:"failovers"`
+}
+
+// Transfer is a TFTP transfer at this appliance.
+type Transfer struct {
+	MAC    site.MAC `json:"mac"`
+	Device string   `json:"device,omitempty"`
+	tftp.Transfer
 }
 
 // Explanation is what a target gets, and why.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -193,7 +194,28 @@ func printStatus(w io.Writer, s web.Status) error {
 	for _, e := range s.Sessions {
 		fmt.Fprintf(t, "%s\t%s\t%s:%d\t%s\t%s\t%d\n", e.Device, e.MAC, e.VDisk, e.Version, e.Streamer, s.Now.Sub(e.Since).Round(time.Second), e.Failovers)
 	}
+	printTransfers(t, s)
 	return t.Flush()
+}
+
+// pastShown is how many of the TFTP transfers that ended are shown; --json has all that the appliance remembers.
+const pastShown = 10
+
+func printTransfers(w io.Writer, s web.Status) {
+	list := append(slices.Clip(s.Transfers), s.Past[:min(len(s.Past), pastShown)]...)
+	if len(list) > 0 {
+		fmt.Fprintf(w, "\nTFTP CLIENT\tTARGET\tFILE\tBYTES\tOF\tRESULT\tFOR\tSENT AGAIN\n")
+	}
+	for _, x := range list {
+		end, result := s.Now, x.Result
+		if !x.Ended.IsZero() {
+			end = x.Ended
+		}
+		if x.Resumed > 0 {
+			result += ", taken over"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%d\n", x.Client, x.Device, x.File, x.Bytes, x.Size, result, end.Sub(x.Began).Round(time.Millisecond), x.Resent)
+	}
 }
 
 func describePeer(p peers.Peer, now time.Time) string {
