@@ -62,14 +62,13 @@ func (s *Server) tick(out chan<- outgoing) []*dhcpv4.DHCPv4 {
 	now := time.Now()
 	s.mu.Lock()
 	m := s.state.pair
-	before, settled := m.Peers(), m.Settled()
+	before, settled := s.peersWere, m.Settled()
 	messages := m.Tick(now, s.cfg.Seen)
 	after := m.Peers()
 	var again []*dhcpv4.DHCPv4
 	for i, p := range after {
-		if p.State == pair.Away && before[i].State == pair.InTouch {
-			again = s.held.since(p.Heard.Add(-tickEvery * 3))
-			s.state.asked.neglect(now, again)
+		if p.State == pair.Away && before != nil && before[i].State == pair.InTouch {
+			again = s.state.asked.neglect(now, s.held.since(p.Heard.Add(-tickEvery*3)))
 		}
 	}
 	if m.Settled() && !settled {
@@ -77,6 +76,7 @@ func (s *Server) tick(out chan<- outgoing) []*dhcpv4.DHCPv4 {
 	}
 	synced := m.Synced()
 	s.mu.Unlock()
+	s.peersWere = after
 	s.logPeers(before, after)
 	if now.Sub(s.syncedAt) >= syncedEvery && !synced.IsZero() {
 		s.syncedAt = now
@@ -88,8 +88,8 @@ func (s *Server) tick(out chan<- outgoing) []*dhcpv4.DHCPv4 {
 
 func (s *Server) logPeers(before, after []pair.Peer) {
 	for i, p := range after {
-		if p.State != before[i].State {
-			s.log.Info("DHCP peer", "peer", p.Address, "is", p.State, "was", before[i].State)
+		if before == nil || p.State != before[i].State {
+			s.log.Info("DHCP peer", "peer", p.Address, "is", p.State)
 		}
 	}
 }
@@ -169,11 +169,18 @@ func (h *held) since(t time.Time) (list []*dhcpv4.DHCPv4) {
 	return list
 }
 
-// neglect notes that nobody answered these messages.
-func (a *asked) neglect(now time.Time, list []*dhcpv4.DHCPv4) {
+// neglect notes that nobody answered these messages, and returns those to answer now. A REQUEST of them is refused only if it comes again:
+// should its node live after all, it has been answered.
+func (a *asked) neglect(now time.Time, list []*dhcpv4.DHCPv4) (again []*dhcpv4.DHCPv4) {
 	for _, q := range list {
-		if r, reason := read(q); reason == "" {
-			a.young[askedKey{r.mac, r.kind == dhcpv4.MessageTypeDiscover}] = now.Add(-neglectedAfter)
+		r, reason := read(q)
+		if reason != "" {
+			continue
+		}
+		a.young[askedKey{r.mac, r.kind == dhcpv4.MessageTypeDiscover}] = now.Add(-neglectedAfter)
+		if r.kind == dhcpv4.MessageTypeDiscover {
+			again = append(again, q)
 		}
 	}
+	return again
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"everboot/dhcp/leases"
+	"everboot/dhcp/pair"
 	"everboot/site"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -43,9 +44,11 @@ type Server struct {
 	listen func(Config, func(*dhcpv4.DHCPv4)) (transport, error)
 
 	opened   bool
-	syncedAt time.Time
-	store    store
-	net      transport
+	syncedAt time.Time // what follows is the answering goroutine's
+
+	peersWere []pair.Peer
+	store     store
+	net       transport
 
 	mu     sync.Mutex // guards what follows
 	state  *State

@@ -257,8 +257,10 @@ func (c *Channel) received() {
 func (d delegate) LocalState(bool) []byte {
 	var parts []part
 	for _, topic := range slices.Sorted(maps.Keys(d.c.shares)) {
-		if body := d.c.shares[topic].Whole(); body != nil {
-			parts = append(parts, part{topic, body})
+		if whole := d.c.shares[topic].Whole; whole != nil {
+			if body := whole(); body != nil {
+				parts = append(parts, part{topic, body})
+			}
 		}
 	}
 	return marshalWhole(d.c.cfg.Node, parts)
@@ -272,7 +274,7 @@ func (d delegate) MergeRemoteState(b []byte, _ bool) {
 		return
 	}
 	for _, p := range parts {
-		if share, known := d.c.shares[p.topic]; known {
+		if share, known := d.c.shares[p.topic]; known && share.Merge != nil {
 			share.Merge(from, p.body)
 		} else {
 			d.c.drop(DropTopic)

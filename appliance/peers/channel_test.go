@@ -237,3 +237,17 @@ func TestBadConfig(t *testing.T) {
 		t.Errorf("the good one: %v", err)
 	}
 }
+
+// TestAShareOfMessagesOnly has nothing to say when two peers meet, and hears nothing.
+func TestAShareOfMessagesOnly(t *testing.T) {
+	c, err := New(Config{Node: "a", Site: "s", Own: netip.MustParseAddr("127.0.0.1"), Key: "k"}, map[Topic]Share{Leases: {}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := delegate{c}
+	d.MergeRemoteState(d.LocalState(true), true)
+	d.MergeRemoteState(marshalWhole("b", []part{{Leases, []byte("x")}}), true)
+	if n := c.Stats().Dropped[DropTopic]; n != 1 {
+		t.Errorf("%d dropped, want the one that nobody takes", n)
+	}
+}

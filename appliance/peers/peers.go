@@ -32,7 +32,7 @@ type Share struct {
 	// Changed takes one message. It may come twice, late, out of order, or never.
 	Changed func(from string, message []byte)
 	// Whole returns everything that a peer needs which knows nothing; nil for nothing. It is asked for when two peers meet and then every
-	// WholeInterval.
+	// WholeInterval. A share that makes up for losses itself leaves Whole and Merge out.
 	Whole func() []byte
 	// Merge takes what Whole returned on a peer.
 	Merge func(from string, whole []byte)

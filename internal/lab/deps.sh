@@ -10,7 +10,7 @@ set -eu
 packages="
   busybox-static ca-certificates cpio e2fsprogs iproute2 kmod mmdebstrap nftables procps uidmap zstd gcc libc6-dev
   qemu-system-x86 qemu-utils qemu-block-extra ovmf seabios
-  tgt libiscsi-bin keepalived dnsmasq-base udhcpc tftp-hpa atftp tftpd-hpa tshark curl nginx-light libwrap0 libpcre2-8-0
+  tgt libiscsi-bin keepalived dnsmasq-base udhcpc tftp-hpa atftp tftpd-hpa tshark curl nginx-light libwrap0 libpcre2-8-0 kea-dhcp4-server kea-admin isc-dhcp-client dhcpcd-base
 "
 # Debian 12's ipxe (2019) cannot run a script of its own on UEFI: this one always comes from Debian 13.
 ipxe_suite=trixie
@@ -106,7 +106,7 @@ DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $m
 unpack_atftpd
 
 if [ -d /run/systemd/system ]; then
-  for unit in tgt keepalived tftpd-hpa nginx; do
+  for unit in tgt keepalived tftpd-hpa nginx; do kea-dhcp4-server;
     case "$missing" in *" $unit"*) systemctl disable --quiet "$unit.service" 2>/dev/null || true ;; esac
   done
 fi

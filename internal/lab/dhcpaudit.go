@@ -1,0 +1,140 @@
+package lab
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// Audit is what a capture says about the addresses that were given in it.
+type Audit struct {
+	Clients  int             // that sent a DISCOVER
+	Waits    []time.Duration // from each client's first DISCOVER to its first ACK, sorted
+	Silent   int             // clients without an ACK
+	Acks     int
+	Naks     int
+	Twice    []string // addresses that two clients were given
+	Changed  []string // clients that were given two addresses
+	Servers  map[string]int
+	firstAsk map[string]time.Time
+	has      map[string]netip.Addr
+	holder   map[netip.Addr]string
+}
+
+// AuditLeases reads all DHCP of the segment's capture.
+func (s *Segment) AuditLeases() (*Audit, error) {
+	c := s.capture()
+	if c == nil {
+		return nil, fmt.Errorf("segment %s is not captured", s.name)
+	}
+	if err := s.sync(c); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(c.path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	a := &Audit{Servers: make(map[string]int), firstAsk: make(map[string]time.Time), has: make(map[string]netip.Addr), holder: make(map[netip.Addr]string)}
+	if err := eachFrame(f, a.frame); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", c.path, err)
+	}
+	a.Clients = len(a.firstAsk)
+	a.Silent = a.Clients - len(a.Waits)
+	slices.Sort(a.Waits)
+	return a, nil
+}
+
+// Worst is the longest that a client waited; Within is how long all but one in a thousand did.
+func (a *Audit) Worst() time.Duration { return a.at(1) }
+
+// Within is how long all but one in a hundred waited.
+func (a *Audit) Within() time.Duration { return a.at(0.99) }
+
+func (a *Audit) at(part float64) time.Duration {
+	if len(a.Waits) == 0 {
+		return 0
+	}
+	return a.Waits[int(part*float64(len(a.Waits)-1))]
+}
+
+// eachFrame reads a capture file (pcap, little endian, microseconds or nanoseconds). The end of a file that is still being written may be
+// half a frame.
+func eachFrame(r io.Reader, f func(at time.Time, frame []byte)) error {
+	var head [24]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return err
+	}
+	unit := time.Microsecond
+	switch magic := binary.LittleEndian.Uint32(head[:]); magic {
+	case 0xa1b2c3d4:
+	case 0xa1b23c4d:
+		unit = time.Nanosecond
+	default:
+		return fmt.Errorf("no pcap file: it begins with %x", magic)
+	}
+	var packet [16]byte
+	for {
+		if _, err := io.ReadFull(r, packet[:]); err != nil {
+			return nil
+		}
+		b := make([]byte, binary.LittleEndian.Uint32(packet[8:]))
+		if _, err := io.ReadFull(r, b); err != nil {
+			return nil
+		}
+		f(time.Unix(int64(binary.LittleEndian.Uint32(packet[:])), int64(binary.LittleEndian.Uint32(packet[4:]))*int64(unit)), b)
+	}
+}
+
+const etherHeader = 14
+
+func (a *Audit) frame(at time.Time, b []byte) {
+	if len(b) < etherHeader+28 || b[12] != 8 || b[13] != 0 || b[etherHeader+9] != 17 {
+		return
+	}
+	ip := b[etherHeader:]
+	udp := ip[int(ip[0]&15)*4:]
+	if len(udp) < 8 || binary.BigEndian.Uint16(udp) != 67 && binary.BigEndian.Uint16(udp) != 68 {
+		return
+	}
+	m, err := dhcpv4.FromBytes(udp[8:])
+	if err != nil {
+		return
+	}
+	mac := m.ClientHWAddr.String()
+	switch m.MessageType() {
+	case dhcpv4.MessageTypeDiscover:
+		if _, ok := a.firstAsk[mac]; !ok {
+			a.firstAsk[mac] = at
+		}
+	case dhcpv4.MessageTypeNak:
+		a.Naks++
+	case dhcpv4.MessageTypeAck:
+		a.ack(at, mac, m, net.HardwareAddr(b[6:12]).String())
+	}
+}
+
+func (a *Audit) ack(at time.Time, mac string, m *dhcpv4.DHCPv4, server string) {
+	a.Acks++
+	a.Servers[server]++
+	addr, _ := netip.AddrFromSlice(m.YourIPAddr.To4())
+	if other, ok := a.holder[addr]; ok && other != mac {
+		a.Twice = append(a.Twice, fmt.Sprintf("%s: %s and %s", addr, other, mac))
+	}
+	a.holder[addr] = mac
+	had, known := a.has[mac]
+	if known && had != addr {
+		a.Changed = append(a.Changed, fmt.Sprintf("%s: %s and %s", mac, had, addr))
+	}
+	a.has[mac] = addr
+	if asked, ok := a.firstAsk[mac]; ok && !known {
+		a.Waits = append(a.Waits, at.Sub(asked))
+	}
+}

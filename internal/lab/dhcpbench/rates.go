@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const clients = 20000
+
+// exchanges is what perfdhcp says of a run.
+type exchanges struct {
+	rate  float64    // 4-way exchanges a second
+	loss  [2]float64 // percent: of DISCOVERs, of REQUESTs
+	delay [2]float64 // average milliseconds
+}
+
+// lost is the greater of the two losses.
+func (e exchanges) lost() float64 { return max(e.loss[0], e.loss[1]) }
+
+var (
+	ratePattern  = regexp.MustCompile(`Rate: ([\d.]+) 4-way exchanges/second`)
+	lossPattern  = regexp.MustCompile(`drop ratio: ([\d.]+)`)
+	delayPattern = regexp.MustCompile(`avg delay: ([\d.]+) ms`)
+)
+
+// perfdhcp offers a rate of exchanges of so many clients for some seconds.
+func (s *site) perfdhcp(ctx context.Context, rate, clients, seconds int) (e exchanges, err error) {
+	// Its exit code tells of single lost answers, too.
+	out, runErr := s.c.Run(ctx, "perfdhcp", "-4", "-B", "-r", strconv.Itoa(rate), "-R", strconv.Itoa(clients), "-p", strconv.Itoa(seconds),
+		"-W", "1000000", "-l", "eth0")
+	number := func(p *regexp.Regexp, text string) float64 {
+		m := p.FindStringSubmatch(text)
+		if m == nil {
+			err = fmt.Errorf("perfdhcp says nothing of %s: %w: %s", p, runErr, text)
+			return 0
+		}
+		f, _ := strconv.ParseFloat(m[1], 64)
+		return f
+	}
+	parts := strings.SplitN(out, "***Statistics for:", 3)
+	if len(parts) != 3 {
+		return e, fmt.Errorf("perfdhcp: %w: %s", errors.Join(runErr, errors.New("no statistics")), out)
+	}
+	e.rate = number(ratePattern, parts[0])
+	for i := range 2 {
+		e.loss[i], e.delay[i] = number(lossPattern, parts[i+1]), number(delayPattern, parts[i+1])
+	}
+	return e, err
+}
+
+// rates offers each subject rising rates until it loses 1 % or more.
+func (b *bench) rates(ctx context.Context) error {
+	fmt.Printf("\nperfdhcp, %d clients, %d s a run; leases on disk (everboot: with fsync before the ACK, and told to the second node)\n", clients, b.seconds)
+	b.row("SERVER", "OFFERED/s", "DONE/s", "LOST %", "AVG DELAY ms (offer, ack)")
+	best := make(map[string]int)
+	for _, sub := range subjects {
+		err := with(func(s *site) error {
+			if err := sub.start(s); err != nil {
+				return err
+			}
+			// Once without counting: the pool is new, caches are cold.
+			if _, err := s.perfdhcp(ctx, sub.rates[0], clients, 2); err != nil {
+				return err
+			}
+			for _, rate := range sub.rates {
+				e, err := s.perfdhcp(ctx, rate, clients, b.seconds)
+				if err != nil {
+					return err
+				}
+				b.row(sub.name, rate, fmt.Sprintf("%.0f", e.rate), fmt.Sprintf("%.2f", e.lost()), fmt.Sprintf("%.2f, %.2f", e.delay[0], e.delay[1]))
+				if e.lost() < 1 {
+					best[sub.name] = max(best[sub.name], int(e.rate))
+				} else if e.lost() > 5 {
+					break
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", sub.name, err)
+		}
+	}
+	b.table.Flush()
+	kea, ours := best[subjects[1].name], best[subjects[2].name]
+	if kea > 0 {
+		fmt.Printf("everboot does %d/s under 1 %% loss, Kea %d/s: %.2f times\n", ours, kea, float64(ours)/float64(kea))
+	}
+	return nil
+}
+
+// memory gives 100,000 leases and looks how much memory the workers have then.
+func (b *bench) memory(ctx context.Context) error {
+	const leases = 100000
+	return with(func(s *site) error {
+		if _, err := s.appliances(); err != nil {
+			return err
+		}
+		e, err := s.perfdhcp(ctx, 4000, leases, leases/4000+1)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("\n%d clients at 4000/s: %.2f %% lost\n", leases, e.lost())
+		b.row("NODE", "PROCESS", "RESIDENT MB", "OF THAT ANONYMOUS MB")
+		for _, h := range []string{"a", "b"} {
+			host := s.a
+			if h == "b" {
+				host = s.b
+			}
+			for _, pid := range host.PIDs() {
+				status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+				if err != nil || !strings.Contains(string(status), "everboot") {
+					continue
+				}
+				cmd, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+				what := "guard"
+				if strings.Contains(string(cmd), "--worker") {
+					what = "worker"
+				}
+				b.row(h, what, kilobytes(string(status), "VmRSS")/1024, kilobytes(string(status), "RssAnon")/1024)
+			}
+		}
+		return nil
+	})
+}
+
+func kilobytes(status, key string) int {
+	_, after, _ := strings.Cut(status, key+":")
+	n, _ := strconv.Atoi(strings.Fields(after + " 0")[0])
+	return n
+}
+
+// settle is how long a run goes on after the last client started.
+const settle = 12 * time.Second
