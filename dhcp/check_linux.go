@@ -72,8 +72,8 @@ func noInterface(name string) error {
 	return fmt.Errorf("dhcp: there is no interface %s: use one of: %s", name, cmp.Or(strings.Join(have, ", "), "(there is none)"))
 }
 
-// portTaken returns an error that names the process that listens on port 67 already. bind does not tell: coredhcp shares the port
-// (SO_REUSEPORT), and then both servers answer, or each gets half of the messages.
+// portTaken returns an error that names the process that listens on port 67 already. bind does not always tell:
+// another server may have bound the port for all interfaces and share it.
 func portTaken(cfg Config) error {
 	sockets, err := ports.Sockets("udp", dhcpv4.ServerPort)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 // Defaults of Config and Subnet.
 const (
 	DefaultLease = time.Hour
-	// DefaultQueueLength is about 0.2 s of work for one core: a client that waits longer has sent its message again.
-	DefaultQueueLength = 1024
+	// DefaultQueueLength is about 0.5 s of work for one core: a client that waits longer has sent its message again.
+	DefaultQueueLength = 4096
 	minLease           = time.Minute
 )
 

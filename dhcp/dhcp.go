@@ -1,15 +1,11 @@
 // Package dhcp gives addresses to a site's machines and tells those that boot where to boot from.
 //
 // Handle is the whole service as a function of the time, the site view, one message and the state of the leases: no clock, no socket,
-// no disk. Server owns the state and puts Handle behind coredhcp, the frame that listens on port 67; a lease is on disk before its
-// ACK leaves.
+// no disk. Server owns the state and the sockets; a lease is on disk before its ACK leaves.
 //
 // Two or more appliances are one service, under one server identifier (option 54) that survives each of them. They tell each other
 // their leases (package pair). Each client is first answered by one of them, and each address of a pool is one's to give, both by hash,
 // so that no address is given twice also when no word comes through.
-//
-// coredhcp never delivers a DECLINE; Handle knows what to do with one, and gets it when a listener of our own does what the
-// frame cannot (DECLINE, port 4011, proxyDHCP).
 package dhcp
 
 import (
@@ -136,7 +132,7 @@ func (d Decision) event() site.Event {
 
 var messageNames = map[dhcpv4.MessageType]string{
 	dhcpv4.MessageTypeDiscover: "discover", dhcpv4.MessageTypeRequest: "request", dhcpv4.MessageTypeRelease: "release",
-	dhcpv4.MessageTypeDecline: "decline", dhcpv4.MessageTypeInform: "inform",
+	dhcpv4.MessageTypeNone: "bootp", dhcpv4.MessageTypeDecline: "decline", dhcpv4.MessageTypeInform: "inform",
 	dhcpv4.MessageTypeOffer: "offer", dhcpv4.MessageTypeAck: "ack", dhcpv4.MessageTypeNak: "nak",
 }
 

@@ -78,8 +78,37 @@ func (h *exchange) dispatch() Reason {
 		return h.decline()
 	case dhcpv4.MessageTypeInform:
 		return h.inform()
+	case dhcpv4.MessageTypeNone:
+		return h.bootp()
 	}
 	return Unsupported
+}
+
+// bootp answers a machine from before DHCP (RFC 951, RFC 1534): it gets its reservation for ever. One from a pool would never come back.
+func (h *exchange) bootp() Reason {
+	var ok bool
+	if h.sub, ok = h.subnetFor(h.r); !ok {
+		return NoSubnet
+	}
+	if h.addr, ok = h.reservation(h.r.mac, h.sub); !ok {
+		return NoPool
+	}
+	if !h.first() && !h.neglected() {
+		return OtherNode
+	}
+	if !h.reservable(h.now, h.addr, h.r.mac) {
+		return NotIts
+	}
+	h.r.boot.Client, h.r.boot.Arch = site.ClientPXE, site.ArchBIOS
+	h.offer, h.boot = site.Boot(h.view, h.r.boot)
+	h.reply = h.answer(Reserved)
+	for _, code := range []dhcpv4.OptionCode{
+		dhcpv4.OptionDHCPMessageType, dhcpv4.OptionServerIdentifier, dhcpv4.OptionIPAddressLeaseTime,
+		dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue,
+	} {
+		delete(h.reply.Options, code.Code())
+	}
+	return Reserved
 }
 
 // discover answers with what the client would get (RFC 2131 §4.3.1).
@@ -143,7 +172,7 @@ func (h *exchange) request() Reason {
 	return Malformed
 }
 
-// selecting answers a client that has chosen between offers. Option 54 says whose it took; coredhcp does not look at it.
+// selecting answers a client that has chosen between offers. Option 54 says whose it took.
 func (h *exchange) selecting() Reason {
 	var ok bool
 	if h.sub, ok = h.subnetFor(h.r); !ok {
@@ -190,8 +219,8 @@ func (h *exchange) rebooting() Reason {
 	return h.claim()
 }
 
-// extending answers a client that uses its address: RENEWING asks us alone, REBINDING asks everybody, and coredhcp does not tell
-// which of the two it was. Silence costs the client nothing before its lease runs out, a NAK takes away the address that its
+// extending answers a client that uses its address: RENEWING asks us alone, REBINDING asks everybody, and both
+// are answered alike. Silence costs the client nothing before its lease runs out, a NAK takes away the address that its
 // disk hangs on: so there is a NAK only if somebody else has the address.
 func (h *exchange) extending() Reason {
 	h.addr = h.r.ciaddr
@@ -316,6 +345,9 @@ func (h *exchange) finish(reason Reason) (*dhcpv4.DHCPv4, Effects) {
 	}
 	if h.reply != nil {
 		d.Answer = messageName(h.kind)
+		if h.kind == dhcpv4.MessageTypeNone {
+			d.Answer = "reply"
+		}
 	}
 	if h.boot == site.Offered {
 		d.Server, d.File = h.offer.Server, h.offer.File

@@ -94,6 +94,11 @@ var exchanges = map[string][]step{
 		{0, known, discover, nil, "offer 198.18.0.100", Pooled, 0},
 		{quarantine, known, discover, nil, "offer 198.18.0.51", Reserved, 0},
 	},
+	"a machine that speaks BOOTP": {
+		{0, known, dhcpv4.MessageTypeNone, nil, "bootp 198.18.0.51", Reserved, 0},
+		{0, stranger, dhcpv4.MessageTypeNone, nil, "", NoPool, 0},
+		{0, known, dhcpv4.MessageTypeNone, []change{giaddr("203.0.113.1")}, "", NoSubnet, 0},
+	},
 	"inform": {
 		{0, stranger, inform, []change{ciaddr("198.18.0.60")}, "ack", Informed, 0},
 		{0, stranger, inform, nil, "", Malformed, 0},
@@ -144,7 +149,7 @@ var exchanges = map[string][]step{
 		{0, stranger, discover, []change{option(50, "\x00\x00\x00\x00")}, "offer 198.18.0.100", Pooled, 0},
 		{0, stranger, discover, []change{giaddr("255.255.255.255")}, "", Malformed, 0},
 		{0, stranger, dhcpv4.MessageTypeOffer, nil, "", Unsupported, 0},
-		{0, stranger, dhcpv4.MessageTypeNone, nil, "", Unsupported, 0},
+		{0, stranger, dhcpv4.MessageTypeNone, nil, "", NoPool, 0},
 		{0, stranger, discover, []change{func(q *dhcpv4.DHCPv4) { q.OpCode = dhcpv4.OpcodeBootReply }}, "", Malformed, 0},
 		{0, site.MAC{}, discover, nil, "", BadHardware, 0},
 		{0, site.MAC{1, 0, 0x5e, 0, 0, 1}, discover, nil, "", BadHardware, 0},
@@ -190,7 +195,9 @@ func wellFormed(t *testing.T, q, p *dhcpv4.DHCPv4) {
 		t.Errorf("not readable: %v", err)
 	case back.OpCode != dhcpv4.OpcodeBootReply || back.TransactionID != q.TransactionID || back.ClientHWAddr.String() != q.ClientHWAddr.String():
 		t.Error("not an answer to its question")
-	case back.ServerIdentifier().String() != "198.18.0.2":
+	case back.MessageType() == dhcpv4.MessageTypeNone && (back.Options.Has(dhcpv4.OptionServerIdentifier) || back.Options.Has(dhcpv4.OptionIPAddressLeaseTime)):
+		t.Error("DHCP in an answer to BOOTP")
+	case back.MessageType() != dhcpv4.MessageTypeNone && back.ServerIdentifier().String() != "198.18.0.2":
 		t.Error("no server identifier")
 	case len(b) > 1472:
 		t.Errorf("%d bytes do not fit into a packet", len(b))

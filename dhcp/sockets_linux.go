@@ -2,14 +2,16 @@ package dhcp
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
+	"syscall"
 
 	"everboot/site"
 
-	"github.com/coredhcp/coredhcp/server"
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
@@ -24,14 +26,17 @@ type transport interface {
 	Close()
 }
 
-// sockets is the real transport: coredhcp to listen, and two sockets to send with, which receive nothing.
+// sockets is the real transport: one socket to listen, and two to send with, which receive nothing. The listener is our own and not
+// coredhcp's: that one drops DECLINE and BOOTP, shares the port with whoever else wants it, and takes 64 KiB and a goroutine for each
+// packet.
 type sockets struct {
 	from   netip.Addr
 	mac    site.MAC
 	link   *packet.Conn // frames
 	routed int          // raw IP: the kernel finds the way, the header with the source address is ours. Bound to no port, so that it takes no messages away
-	frame  *server.Servers
+	conn   net.PacketConn
 	gone   chan error // why link broke
+	ended  chan error // why conn broke
 }
 
 // etherTypeUnused is the second of the local experimental EtherTypes (IEEE 802, 9.2.3): nobody sends it. A packet socket has to wait for
@@ -54,7 +59,7 @@ func listen(cfg Config, receive func(*dhcpv4.DHCPv4)) (transport, error) {
 	if err := portTaken(cfg); err != nil {
 		return nil, err
 	}
-	s := &sockets{from: cfg.ServerAddress, mac: site.MAC(link.HardwareAddr), routed: -1, gone: make(chan error, 1)}
+	s := &sockets{from: cfg.ServerAddress, mac: site.MAC(link.HardwareAddr), routed: -1, gone: make(chan error, 1), ended: make(chan error, 1)}
 	if err := s.open(link, receive); err != nil {
 		s.closeSenders()
 		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
@@ -72,22 +77,60 @@ func (s *sockets) open(link *net.Interface, receive func(*dhcpv4.DHCPv4)) (err e
 	if s.routed, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW); err != nil {
 		return fmt.Errorf("opening a raw IP socket: %w", err)
 	}
-	if s.frame, err = startFrame(link.Name, receive); err != nil {
+	if s.conn, err = listenUDP(link.Name, dhcpv4.ServerPort); err != nil {
 		return fmt.Errorf("listening on port %d of %s: %w", dhcpv4.ServerPort, link.Name, err)
 	}
 	go s.watch()
+	go s.read(receive)
 	return nil
 }
 
-// watch ends when the interface goes away, and takes the frame with it.
+// receiveBuffer holds what arrives while all goroutines wait for a core: at 8,000 messages a second, half a second of them.
+const receiveBuffer = 4 << 20
+
+// listenUDP opens a UDP socket that hears an interface alone, broadcasts too.
+func listenUDP(link string, port int) (net.PacketConn, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		ctl := raw.Control(func(fd uintptr) {
+			if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1); err == nil {
+				err = unix.BindToDevice(int(fd), link)
+			}
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) // less will do, too
+		})
+		return cmp.Or(err, ctl)
+	}}
+	return lc.ListenPacket(context.Background(), "udp4", ":"+strconv.Itoa(port))
+}
+
+// watch ends when the interface goes away, and takes the listener with it.
 func (s *sockets) watch() {
 	b := make([]byte, 64)
 	for {
 		if _, _, err := s.link.ReadFrom(b); err != nil {
 			s.gone <- err
-			s.frame.Close()
+			s.conn.Close()
 			return
 		}
+	}
+}
+
+// maxDatagram is the longest message that is read; option 57 has clients announce 1,500 at most.
+const maxDatagram = 4096
+
+// read ends when the listener is closed.
+func (s *sockets) read(receive func(*dhcpv4.DHCPv4)) {
+	b := make([]byte, maxDatagram)
+	for {
+		n, _, err := s.conn.ReadFrom(b)
+		if err != nil {
+			s.ended <- err
+			return
+		}
+		q, err := dhcpv4.FromBytes(b[:n])
+		if err != nil {
+			q = nil
+		}
+		receive(q)
 	}
 }
 
@@ -103,14 +146,14 @@ func (s *sockets) Send(payload []byte, to destination) error {
 
 // Wait implements transport.
 func (s *sockets) Wait() error {
-	err := s.frame.Wait()
+	err := <-s.ended
 	s.link.Close()
-	return cmp.Or(err, <-s.gone)
+	return cmp.Or(<-s.gone, err)
 }
 
 // Close implements transport.
 func (s *sockets) Close() {
-	s.frame.Close()
+	s.conn.Close()
 	s.closeSenders()
 }
 

@@ -1,39 +1,56 @@
 package leases
 
 import (
+	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 )
 
-// format is the version of the file's content. Another one is refused rather than guessed at.
-const format = 1
+// The file is a journal: a line that names its format, then records, each with its length and a checksum before it, then zeros up to the
+// end. A record is a lease, or says that one is not worth keeping, or until when the peers' doings are known. The last one of an address
+// counts. A write goes into zeros that are on the disk already, so that one fdatasync of it is all that an ACK waits for.
+const (
+	header = "everboot leases 2\n"
+	// chunk is how many zeros are put at the end at once, and the most that one write holds: what lies further beyond a record that was
+	// not written whole was written later, and then the file is damaged.
+	chunk = 1 << 20
+	// compactFrom is the size from which the file is written anew, when most of it is outdated.
+	compactFrom = 32 << 20
+
+	recordLease  = 'L'
+	recordDelete = 'D'
+	recordSynced = 'S'
+)
 
 // lockPatience is how long Open waits for another process to let go of the file: a worker that is just ending.
 const lockPatience = 2 * time.Second
 
-var (
-	bucketMeta   = []byte("meta")
-	bucketLeases = []byte("leases")
-	keyFormat    = []byte("format")
-	keySynced    = []byte("synced")
-)
+var checksums = crc32.MakeTable(crc32.Castagnoli)
 
-// Store keeps leases in a file (bbolt). When Commit returns, what it was given is on the disk.
+// Store keeps leases in a file. When Commit returns, what it was given is on the disk.
 type Store struct {
 	path   string
-	db     *bolt.DB
+	lock   *os.File // beside the file, which is replaced now and then
+	file   *os.File
+	end    int64 // where the next record goes
+	size   int64 // of the file
 	synced time.Time
+	live   int64 // bytes of records that count, when the file was last written anew
 }
+
+var (
+	errFormat = errors.New("it was written by another version of everboot: use that version, or move it away")
+	errLocked = errors.New("in use")
+)
 
 // Open opens the file, makes it and its folder if it is not there, and returns the leases in it. Whatever is wrong with it, the
 // error says what to do.
@@ -46,86 +63,155 @@ func Open(path string) (*Store, []Lease, error) {
 	if err == nil {
 		return s, list, nil
 	}
-	if s.db != nil {
-		s.db.Close()
-	}
+	s.Close()
 	var pathErr *os.PathError
 	switch {
-	case errors.Is(err, berrors.ErrTimeout):
+	case errors.Is(err, errLocked):
 		return nil, nil, fmt.Errorf("lease file %s is in use by another process: stop the other everboot, or give this one its own state folder", path)
-	case errors.As(err, &pathErr), errors.Is(err, errFormat):
+	case errors.As(err, &pathErr):
 		return nil, nil, fmt.Errorf("opening lease file %s: %w", path, err)
+	case errors.Is(err, errFormat):
+		return nil, nil, fmt.Errorf("lease file %s: %w (mv %s %s.bad); clients that renew get their addresses back", path, err, path, path)
 	}
 	return nil, nil, fmt.Errorf("lease file %s is damaged (%w): move it away (mv %s %s.bad) and start again; "+
 		"clients that renew get their addresses back", path, err, path, path)
 }
 
-var errFormat = errors.New("it was written by another version of everboot: use that version, or move the file away")
-
-func (s *Store) open() (list []Lease, err error) {
-	defer guard(&err)()
-	s.db, err = bolt.Open(s.path, 0o640, &bolt.Options{Timeout: lockPatience, FreelistType: bolt.FreelistMapType})
+func (s *Store) open() ([]Lease, error) {
+	if err := s.acquire(); err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(s.path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	records, err := s.parse(b)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.db.Update(prepare); err != nil {
-		return nil, err
+	list := make([]Lease, 0, len(records))
+	for _, r := range records {
+		l, err := decode(r)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, l)
 	}
-	err = s.db.View(func(tx *bolt.Tx) error {
-		if v := tx.Bucket(bucketMeta).Get(keySynced); v != nil {
-			if err := s.synced.UnmarshalBinary(v); err != nil {
-				return fmt.Errorf("reading when the peers' leases were last known: %w", err)
+	return list, s.rewrite(records)
+}
+
+// acquire takes the lock.
+func (s *Store) acquire() (err error) {
+	if s.lock, err = os.OpenFile(s.path+".lock", os.O_RDWR|os.O_CREATE, 0o640); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(lockPatience); ; {
+		err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return fmt.Errorf("locking it: %w", err)
+		case time.Now().After(deadline):
+			return errLocked
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// parse returns the last record of each address, without its kind.
+func (s *Store) parse(b []byte) (map[string][]byte, error) {
+	records := make(map[string][]byte)
+	if len(b) == 0 {
+		return records, nil
+	}
+	if !bytes.HasPrefix(b, []byte(header)) {
+		return nil, errFormat
+	}
+	for b = b[len(header):]; len(b) > 0; {
+		r, rest, ok := next(b)
+		if !ok {
+			if len(b) > chunk && len(bytes.Trim(b[chunk:], "\x00")) > 0 {
+				return nil, errors.New("a record in its middle is not whole")
 			}
+			break // zeros, or the write that a loss of power cut short: nobody was told of it
 		}
-		return tx.Bucket(bucketLeases).ForEach(func(k, v []byte) error {
-			l, err := decode(k, v)
-			list = append(list, l)
-			return err
-		})
-	})
-	return list, err
+		if err := s.note(records, r); err != nil {
+			return nil, err
+		}
+		b = rest
+	}
+	return records, nil
 }
 
-// guard makes an error of the panics with which bbolt answers some kinds of damage, a page beyond the end of a cut file among them:
-// the file is mapped into memory, and reading there is a fault.
-func guard(err *error) func() {
-	before := debug.SetPanicOnFault(true)
-	return func() {
-		debug.SetPanicOnFault(before)
-		if r := recover(); r != nil {
-			*err = fmt.Errorf("%v", r)
-		}
+func (s *Store) note(records map[string][]byte, r []byte) error {
+	kind, body := r[0], r[1:]
+	if kind == recordSynced {
+		return s.synced.UnmarshalBinary(body)
 	}
-}
-
-func prepare(tx *bolt.Tx) error {
-	meta, err := tx.CreateBucketIfNotExists(bucketMeta)
-	if err != nil {
+	k, err := key(body)
+	switch {
+	case err != nil:
 		return err
-	}
-	if _, err := tx.CreateBucketIfNotExists(bucketLeases); err != nil {
-		return err
-	}
-	v := meta.Get(keyFormat)
-	if v == nil {
-		return meta.Put(keyFormat, binary.BigEndian.AppendUint32(nil, format))
-	}
-	if len(v) != 4 || binary.BigEndian.Uint32(v) != format {
-		return errFormat
+	case kind == recordDelete:
+		delete(records, k)
+	case kind == recordLease:
+		records[k] = body
+	default:
+		return errRecord
 	}
 	return nil
 }
 
-func decode(k, v []byte) (Lease, error) {
-	var l Lease
-	if err := json.Unmarshal(v, &l); err != nil {
-		return l, fmt.Errorf("reading the lease at key %x: %w", k, err)
+// next takes a record off the front.
+func next(b []byte) (record, rest []byte, ok bool) {
+	if len(b) < 9 {
+		return nil, nil, false
 	}
-	a, ok := netip.AddrFromSlice(k)
-	if !ok || a != l.Address {
-		return l, fmt.Errorf("the lease at key %x is of %s", k, l.Address)
+	n := int(binary.BigEndian.Uint32(b))
+	if n == 0 || n > len(b)-8 || crc32.Checksum(b[8:8+n], checksums) != binary.BigEndian.Uint32(b[4:]) {
+		return nil, nil, false
 	}
-	return l, nil
+	return b[8 : 8+n], b[8+n:], true
+}
+
+// frame appends a record.
+func frame(b []byte, kind byte, body func([]byte) []byte) []byte {
+	at := len(b)
+	b = body(append(b, 0, 0, 0, 0, 0, 0, 0, 0, kind))
+	binary.BigEndian.PutUint32(b[at:], uint32(len(b)-at-8))
+	binary.BigEndian.PutUint32(b[at+4:], crc32.Checksum(b[at+8:], checksums))
+	return b
+}
+
+// rewrite replaces the file by one with these records only, whole or not at all.
+func (s *Store) rewrite(records map[string][]byte) error {
+	b := []byte(header)
+	for _, r := range records {
+		b = frame(b, recordLease, func(b []byte) []byte { return append(b, r...) })
+	}
+	if !s.synced.IsZero() {
+		b = frame(b, recordSynced, s.appendSynced)
+	}
+	end := int64(len(b))
+	b = append(b, make([]byte, chunk)...)
+	if err := renameio.WriteFile(s.path, b, 0o640); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	if s.file != nil {
+		s.file.Close()
+	}
+	s.file, s.end, s.size, s.live = f, end, int64(len(b)), end
+	return nil
+}
+
+func (s *Store) appendSynced(b []byte) []byte {
+	v, _ := s.synced.MarshalBinary() // fails for odd zones only
+	return append(b, v...)
 }
 
 // Synced returns what SetSynced put there in an earlier run; zero if nothing.
@@ -133,53 +219,87 @@ func (s *Store) Synced() time.Time { return s.synced }
 
 // SetSynced keeps until when the doings of all peers are known.
 func (s *Store) SetSynced(t time.Time) error {
-	v, err := t.MarshalBinary()
-	if err == nil {
-		err = s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put(keySynced, v) })
-	}
-	if err != nil {
-		return fmt.Errorf("writing lease file %s: %w", s.path, err)
-	}
-	return nil
+	s.synced = t.UTC()
+	return s.write(frame(nil, recordSynced, s.appendSynced))
 }
 
-// Commit puts leases on the disk in one transaction: many at once cost little more than one.
+// Commit puts leases on the disk: many at once cost little more than one.
 func (s *Store) Commit(list []Lease) error {
-	return s.update(func(b *bolt.Bucket) error {
-		for _, l := range list {
-			v, err := json.Marshal(l)
-			if err != nil {
+	var b []byte
+	for _, l := range list {
+		b = frame(b, recordLease, func(b []byte) []byte { return encode(b, l) })
+		if len(b) > chunk/2 {
+			if err := s.write(b); err != nil {
 				return err
 			}
-			if err := b.Put(l.Address.AsSlice(), v); err != nil {
-				return err
-			}
+			b = b[:0]
 		}
-		return nil
-	})
+	}
+	return s.write(b)
 }
 
-// Delete removes leases in one transaction.
+// Delete removes leases.
 func (s *Store) Delete(list []netip.Addr) error {
-	return s.update(func(b *bolt.Bucket) error {
-		for _, a := range list {
-			if err := b.Delete(a.AsSlice()); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	var b []byte
+	for _, a := range list {
+		b = frame(b, recordDelete, func(b []byte) []byte { return append(append(b, byte(a.BitLen()/8)), a.AsSlice()...) })
+	}
+	return s.write(b)
 }
 
-func (s *Store) update(change func(*bolt.Bucket) error) (err error) {
+// write puts records on the disk.
+func (s *Store) write(b []byte) (err error) {
+	if len(b) == 0 {
+		return nil
+	}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("writing lease file %s: %w", s.path, err)
 		}
 	}()
-	defer guard(&err)()
-	return s.db.Update(func(tx *bolt.Tx) error { return change(tx.Bucket(bucketLeases)) })
+	if s.end+int64(len(b)) > s.size {
+		if err := s.makeRoom(int64(len(b))); err != nil {
+			return err
+		}
+	}
+	if _, err := s.file.WriteAt(b, s.end); err != nil {
+		return err
+	}
+	if err := unix.Fdatasync(int(s.file.Fd())); err != nil {
+		return err
+	}
+	s.end += int64(len(b))
+	return nil
+}
+
+// makeRoom appends zeros, or writes the file anew.
+func (s *Store) makeRoom(n int64) error {
+	if s.end > compactFrom && s.end > 4*s.live {
+		b, err := os.ReadFile(s.path)
+		if err != nil {
+			return err
+		}
+		records, err := s.parse(b[:s.end])
+		if err != nil {
+			return err
+		}
+		return s.rewrite(records)
+	}
+	zeros := make([]byte, n+chunk)
+	if _, err := s.file.WriteAt(zeros, s.size); err != nil {
+		return err
+	}
+	s.size += int64(len(zeros))
+	return s.file.Sync()
 }
 
 // Close closes the file.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	var errs []error
+	for _, f := range []*os.File{s.file, s.lock} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

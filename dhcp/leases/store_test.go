@@ -6,11 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 func TestStoreKeepsLeases(t *testing.T) {
@@ -24,7 +23,9 @@ func TestStoreKeepsLeases(t *testing.T) {
 		want[i].State, want[i].Start, want[i].Expires = Bound, epoch, epoch.Add(time.Hour)
 	}
 	want[1].Client, want[1].Name, want[1].Reserved = "\x00\xff\x80 any bytes", "t1", true
-	if err := s.Commit(append(want, lease(12, 3))); err != nil {
+	gone := lease(12, 3)
+	gone.State = Bound
+	if err := s.Commit(append(want, gone)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Delete([]netip.Addr{addr(12)}); err != nil {
@@ -37,6 +38,10 @@ func TestStoreKeepsLeases(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, list, err = Open(path)
+	slices.SortFunc(list, func(a, b Lease) int { return a.Address.Compare(b.Address) })
+	for i := range list {
+		list[i].Start, list[i].Expires = list[i].Start.UTC(), list[i].Expires.UTC()
+	}
 	if err != nil || !reflect.DeepEqual(list, want) {
 		t.Errorf("read back %+v, %v", list, err)
 	}
@@ -54,7 +59,7 @@ func fill(t *testing.T) string {
 	var list []Lease
 	for i := range 2000 {
 		l := lease(0, i)
-		l.Address = nth(i)
+		l.Address, l.State = nth(i), Bound
 		list = append(list, l)
 	}
 	if err := s.Commit(list); err != nil {
@@ -65,31 +70,22 @@ func fill(t *testing.T) string {
 }
 
 func TestDamagedFile(t *testing.T) {
-	for name, damage := range map[string]func(t *testing.T, path string, b []byte){
-		"text": func(t *testing.T, path string, _ []byte) {
-			write(t, path, []byte(strings.Repeat("not a database\n", 1000)))
-		},
-		"cut to a page and a half": func(t *testing.T, path string, b []byte) { write(t, path, b[:6000]) },
-		"cut in the middle":        func(t *testing.T, path string, b []byte) { write(t, path, b[:len(b)/8]) },
-		"zeros after the header": func(t *testing.T, path string, b []byte) {
-			clear(b[8192:])
-			write(t, path, b)
-		},
-		"noise after the header": func(t *testing.T, path string, b []byte) {
-			for i := range b[8192:] {
-				b[8192+i] = byte(i * 31)
+	for name, damage := range map[string]func(b []byte) []byte{
+		"text":           func([]byte) []byte { return []byte(strings.Repeat("not a lease file\n", 1000)) },
+		"another format": func(b []byte) []byte { return append([]byte("everboot leases 9\n"), b[len(header):]...) },
+		"noise in the middle, and later records": func(b []byte) []byte {
+			later := append(b[:len(b)-chunk:len(b)-chunk], make([]byte, 2*chunk)...)
+			later = frame(later, recordLease, func(b []byte) []byte { return encode(b, lease(1, 1)) })
+			for i := range 1000 {
+				later[8192+i] = byte(i * 31)
 			}
-			write(t, path, b)
+			return later
 		},
-		"a lease that is none": func(t *testing.T, path string, _ []byte) {
-			db, err := bolt.Open(path, 0o600, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer db.Close()
-			if err := db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketLeases).Put([]byte("key"), []byte("value")) }); err != nil {
-				t.Fatal(err)
-			}
+		"a lease that is none": func(b []byte) []byte {
+			return frame([]byte(header), recordLease, func(b []byte) []byte { return append(b, "\x04abcdvalue"...) })
+		},
+		"a record of a kind that is none": func(b []byte) []byte {
+			return frame([]byte(header), 'X', func(b []byte) []byte { return encode(b, lease(1, 1)) })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -98,7 +94,7 @@ func TestDamagedFile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			damage(t, path, b)
+			write(t, path, damage(b))
 			_, _, err = Open(path)
 			if err == nil {
 				t.Fatal("opened")
@@ -109,24 +105,72 @@ func TestDamagedFile(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestOtherFormatAndNoRight(t *testing.T) {
-	path := fill(t)
-	db, err := bolt.Open(path, 0o600, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyFormat, []byte{0, 0, 0, 9}) }); err != nil {
-		t.Fatal(err)
-	}
-	db.Close()
-	if _, _, err := Open(path); err == nil || !strings.Contains(err.Error(), "another version") {
-		t.Errorf("a file of another format: %v", err)
-	}
 	if _, _, err := Open(t.TempDir()); err == nil || strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a folder: %v", err)
 	}
+}
+
+// TestALossOfPowerCutsTheLastWriteOnly: wherever the last write was cut short, what was confirmed before is there.
+func TestALossOfPowerCutsTheLastWriteOnly(t *testing.T) {
+	path := fill(t)
+	s, list, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, last := s.end, lease(5, 5)
+	last.State = Bound
+	if err := s.Commit([]Lease{last, last, last}); err != nil {
+		t.Fatal(err)
+	}
+	end := s.end
+	s.Close()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := whole; cut < end; cut += 7 {
+		torn := append(slices.Clone(b[:cut]), make([]byte, 4096)...)
+		write(t, path, torn)
+		s, again, err := Open(path)
+		if err != nil || len(again) < len(list) || len(again) > len(list)+1 {
+			t.Fatalf("cut at %d of %d: %d of %d leases: %v", cut-whole, end-whole, len(again), len(list), err)
+		}
+		s.Close()
+	}
+}
+
+// TestTheFileIsWrittenAnewWhenMostOfItIsOld.
+func TestTheFileIsWrittenAnewWhenMostOfItIsOld(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "leases.db")
+	s, _, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := make([]Lease, 2000)
+	for i := range list {
+		list[i] = lease(0, i)
+		list[i].Address, list[i].State, list[i].Start, list[i].Expires = nth(i), Bound, epoch, epoch.Add(time.Hour)
+	}
+	wrote := int64(0)
+	for wrote < compactFrom+4*chunk {
+		before := s.end
+		if err := s.Commit(list); err != nil {
+			t.Fatal(err)
+		}
+		wrote += max(s.end-before, 0)
+	}
+	if s.end > compactFrom {
+		t.Errorf("the file has %d bytes for 2000 leases", s.end)
+	}
+	if err := s.SetSynced(epoch); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s, again, err := Open(path)
+	if err != nil || len(again) != len(list) || !s.Synced().Equal(epoch) {
+		t.Errorf("%d leases, synced %v, %v", len(again), s.Synced(), err)
+	}
+	s.Close()
 }
 
 func nth(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}) }
@@ -151,7 +195,7 @@ func BenchmarkCommit(b *testing.B) {
 				list := make([]Lease, n)
 				for j := range list {
 					list[j] = lease(0, i)
-					list[j].Address = nth(i * 7919 % 65536)
+					list[j].Address, list[j].State = nth(i*7919%65536), Bound
 					i++
 				}
 				if err := s.Commit(list); err != nil {

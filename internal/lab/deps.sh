@@ -106,7 +106,7 @@ DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $m
 unpack_atftpd
 
 if [ -d /run/systemd/system ]; then
-  for unit in tgt keepalived tftpd-hpa nginx; do kea-dhcp4-server;
+  for unit in tgt keepalived tftpd-hpa nginx kea-dhcp4-server; do
     case "$missing" in *" $unit"*) systemctl disable --quiet "$unit.service" 2>/dev/null || true ;; esac
   done
 fi

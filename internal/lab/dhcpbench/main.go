@@ -23,11 +23,12 @@ func main() { os.Exit(lab.Main(run)) }
 
 func run() int {
 	parts := flag.String("parts", "rates,memory,death,partition", "what to measure")
+	only := flag.String("only", "", "rates of this server only: dnsmasq, kea-dhcp4 or everboot")
 	seconds := flag.Int("seconds", 4, "length of each run of perfdhcp")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	b := &bench{seconds: *seconds, table: tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)}
+	b := &bench{seconds: *seconds, only: *only, table: tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)}
 	var errs []error
 	for _, part := range strings.Split(*parts, ",") {
 		f, ok := map[string]func(context.Context) error{"rates": b.rates, "memory": b.memory, "death": b.death, "partition": b.partition}[part]
@@ -51,7 +52,7 @@ func run() int {
 type bench struct {
 	seconds int
 	table   *tabwriter.Writer
-	kea     int // the highest rate that Kea did
+	only    string
 }
 
 func (b *bench) row(cells ...any) {

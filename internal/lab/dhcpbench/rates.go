@@ -25,7 +25,7 @@ func (e exchanges) lost() float64 { return max(e.loss[0], e.loss[1]) }
 
 var (
 	ratePattern  = regexp.MustCompile(`Rate: ([\d.]+) 4-way exchanges/second`)
-	lossPattern  = regexp.MustCompile(`drop ratio: ([\d.]+)`)
+	lossPattern  = regexp.MustCompile(`drops ratio: ([\d.]+)`)
 	delayPattern = regexp.MustCompile(`avg delay: ([\d.]+) ms`)
 )
 
@@ -60,6 +60,9 @@ func (b *bench) rates(ctx context.Context) error {
 	b.row("SERVER", "OFFERED/s", "DONE/s", "LOST %", "AVG DELAY ms (offer, ack)")
 	best := make(map[string]int)
 	for _, sub := range subjects {
+		if !strings.HasPrefix(sub.name, b.only) {
+			continue
+		}
 		err := with(func(s *site) error {
 			if err := sub.start(s); err != nil {
 				return err
