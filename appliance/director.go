@@ -1,11 +1,15 @@
 package appliance
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"everboot/appliance/peers"
 	"everboot/appliance/web"
 	"everboot/site"
 	"everboot/streamer"
@@ -16,6 +20,8 @@ type DirectorConfig struct {
 	Enabled  bool   `toml:"enabled"`
 	Listen   string `toml:"listen"`
 	Redirect bool   `toml:"redirect"`
+	// RebalanceAbove is the imbalance in percent above which targets move by themselves; 0: never.
+	RebalanceAbove float64 `toml:"rebalance_above"`
 }
 
 func (w *worker) openDirector() (err error) {
@@ -24,12 +30,15 @@ func (w *worker) openDirector() (err error) {
 	}
 	log := w.log.With("room", "director")
 	w.running = &runningFile{path: filepath.Join(w.cfg.State, "running.json"), log: log, dirty: make(chan struct{}, 1)}
+	tell := w.tell(peers.Running)
 	w.director, err = streamer.NewDirector(streamer.DirectorConfig{
-		Listen: []string{w.cfg.Director.Listen}, Who: w.macAt, Opened: w.opened, Tell: func([]byte) { w.running.changed() },
+		Listen: []string{w.cfg.Director.Listen}, Who: w.macAt, Opened: w.opened, RebalanceAbove: w.cfg.Director.RebalanceAbove / 100,
+		Tell: func(message []byte) { w.running.changed(); tell(message) },
 	}, w.builder.View, w.event, log)
 	if err != nil {
 		return err
 	}
+	w.shares[peers.Running] = peers.Share{Changed: w.director.PeerChanged, Whole: w.director.PeerWhole, Merge: w.director.PeerMerge}
 	w.running.whole = w.director.PeerWhole
 	kept, err := w.running.load()
 	if err != nil {
@@ -40,6 +49,19 @@ func (w *worker) openDirector() (err error) {
 	}
 	w.builder.changed = append(w.builder.changed, w.director.Update)
 	return nil
+}
+
+// rebalanceTime bounds one call, so that its answer comes before the client's patience ends; the client calls again for what is left.
+const rebalanceTime = 5 * time.Second
+
+// Rebalance implements web.Backend.
+func (w *worker) Rebalance(ctx context.Context) (streamer.Rebalancing, error) {
+	if w.director == nil {
+		return streamer.Rebalancing{}, errors.New("this appliance has no director; ask another with --api")
+	}
+	ctx, cancel := context.WithTimeout(ctx, rebalanceTime)
+	defer cancel()
+	return w.director.Rebalance(ctx)
 }
 
 func (w *worker) sessions(v *site.View) []web.Session {

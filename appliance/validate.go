@@ -65,6 +65,9 @@ func (c *Config) checkListeners() error {
 			return fmt.Errorf("%s %q: use an address and port such as \":80\" or \"198.18.0.2:80\"", l.key, l.value)
 		}
 	}
+	if p := c.Director.RebalanceAbove; !(p >= 0 && p <= 10000) { // NaN is neither
+		return fmt.Errorf("director.rebalance_above %g: use a percentage such as 20, or leave it out: nothing moves by itself", p)
+	}
 	if c.Director.Redirect {
 		return fmt.Errorf("director.redirect is not there yet; leave it out: everybody is forwarded")
 	}

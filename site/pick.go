@@ -203,9 +203,13 @@ func lessBusy(a, b Streamer, l Login) bool {
 
 // load is the count of sessions per power.
 func (s Streamer) load(extra map[string]int) float64 {
-	power := s.Power
-	if power <= 0 {
-		power = 1
+	return float64(s.Sessions+extra[s.Name]) / s.weight()
+}
+
+// weight is its power; 1 where none is known.
+func (s Streamer) weight() float64 {
+	if s.Power <= 0 {
+		return 1
 	}
-	return float64(s.Sessions+extra[s.Name]) / power
+	return s.Power
 }

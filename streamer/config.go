@@ -27,6 +27,8 @@ type DirectorConfig struct {
 	// DrainPace is the time between two sessions that leave a draining streamer: 10 ms.
 	DrainPace time.Duration
 
+	// RebalanceAbove moves targets by itself when the busiest streamer has so much more than the mean, as a fraction; 0: never.
+	RebalanceAbove float64
 	// Who returns which device has an address by reservation or lease; the zero MAC: nobody that is known. Nil: nobody is.
 	Who func(netip.Addr) site.MAC
 	// Tell is called with each change of what devices run, for PeerChanged of the other appliances' directors. It must not block.
@@ -61,6 +63,9 @@ func (c DirectorConfig) Validate() error {
 	}
 	if c.Hold < 0 || c.DialTimeout < 0 || c.LoginTimeout < 0 || c.DrainPace < 0 {
 		return errors.New("director: a time is negative; leave it out for the default")
+	}
+	if c.RebalanceAbove < 0 {
+		return errors.New("director: the imbalance is negative; leave it out and nothing moves by itself")
 	}
 	if c.MaxLogins < 0 {
 		return errors.New("director: the bound of logins is negative; leave it out for the default")

@@ -30,6 +30,8 @@ type Director struct {
 	pool    pool
 	table   *table
 	counts  counts
+
+	rebalancing sync.Mutex
 }
 
 // NewDirector returns a director that asks view for the site as it is now, never nil, and tells events what happened. Both are
@@ -75,6 +77,9 @@ func (d *Director) Run(ctx context.Context) error {
 	}
 	all.Go(func() { d.move(ctx) })
 	all.Go(func() { d.watch(ctx) })
+	if d.cfg.RebalanceAbove > 0 {
+		all.Go(func() { d.balance(ctx) })
+	}
 	close(d.ready)
 	select {
 	case <-ctx.Done():

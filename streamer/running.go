@@ -101,3 +101,11 @@ func (t *table) running(m site.MAC) string {
 	defer h.mu.Unlock()
 	return h.devices[m].Target
 }
+
+// since returns when a device's last session began.
+func (t *table) since(m site.MAC) time.Time {
+	h := t.shard(m)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.devices[m].Since
+}

@@ -51,6 +51,7 @@ const (
 	endHung      = "the streamer did not answer a request"
 	endDiffers   = "the streamer's replica is another now"
 	endDrain     = "the streamer is draining"
+	endMoved     = "it moves to a streamer that has less to do"
 	endReplaced  = "the initiator logged in again"
 	endStop      = "the director stops"
 )
@@ -66,9 +67,10 @@ func lost(cause string) bool {
 	return true
 }
 
-// end closes both connections at once. With abort the initiator gets a RST, and what is under way is thrown away.
-func (s *session) end(cause string, abort bool) {
+// end closes both connections at once, unless they are closed already. With abort the initiator gets a RST, and what is under way is thrown away.
+func (s *session) end(cause string, abort bool) (ended bool) {
 	s.once.Do(func() {
+		ended = true
 		s.cause.Store(&cause)
 		s.in, s.out = tcpBytes(s.initiator)
 		s.ended(cause) // the initiator may be back before this goroutine runs again
@@ -79,6 +81,7 @@ func (s *session) end(cause string, abort bool) {
 		}
 		s.leg.Close()
 	})
+	return ended
 }
 
 // run forwards until one side ends, ends the other side at once, and returns why. Between two TCP connections io.Copy is

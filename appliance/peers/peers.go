@@ -23,6 +23,7 @@ const (
 	Connections Topic = 1 // TCP connections at the floating address
 	Transfers   Topic = 2 // TFTP
 	Leases      Topic = 3 // DHCP
+	Running     Topic = 4 // what devices run, for the director
 	Objects     Topic = 5 // of the embedded registry: devices, collections, vDisks
 )
 

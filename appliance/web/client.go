@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"everboot/site"
+	"everboot/streamer"
 )
 
 // Client asks an appliance's API.
@@ -36,6 +37,12 @@ func (c Client) Status(ctx context.Context) (Status, error) {
 func (c Client) Explain(ctx context.Context, who string) (Explanation, error) {
 	var e Explanation
 	return e, c.do(ctx, http.MethodGet, "/api/v1/explain?who="+url.QueryEscape(who), nil, &e)
+}
+
+// Rebalance moves targets so that the streamers share them evenly, for some seconds; what is left to do stands in the answer.
+func (c Client) Rebalance(ctx context.Context) (streamer.Rebalancing, error) {
+	var r streamer.Rebalancing
+	return r, c.do(ctx, http.MethodPost, "/api/v1/rebalance", nil, &r)
 }
 
 // Put writes an object into the registry.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"everboot/site"
+	"everboot/streamer"
 )
 
 // Backend is what the API shows and changes.
@@ -22,6 +23,7 @@ type Backend interface {
 	Explain(who string) (Explanation, error) // a MAC or an IP address
 	Put(ctx context.Context, kind site.Kind, key string, value []byte) error
 	Delete(ctx context.Context, kind site.Kind, key string) error
+	Rebalance(ctx context.Context) (streamer.Rebalancing, error)
 }
 
 // Config is where the server listens and what it serves besides the Backend.
@@ -97,6 +99,7 @@ func (s *Server) routes() http.Handler {
 	private.HandleFunc("GET /{$}", s.page)
 	private.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.backend.Status()) })
 	private.HandleFunc("GET /api/v1/explain", s.explain)
+	private.HandleFunc("POST /api/v1/rebalance", s.rebalance)
 	private.HandleFunc("PUT /api/v1/{kind}/{key}", s.put)
 	private.HandleFunc("DELETE /api/v1/{kind}/{key}", s.remove)
 	if s.cfg.Announce != nil {
@@ -141,6 +144,15 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, e)
+}
+
+func (s *Server) rebalance(w http.ResponseWriter, r *http.Request) {
+	result, err := s.backend.Rebalance(r.Context())
+	if err != nil {
+		fail(w, http.StatusConflict, err)
+		return
+	}
+	answer(w, result)
 }
 
 func (s *Server) put(w http.ResponseWriter, r *http.Request) {

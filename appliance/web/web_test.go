@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"everboot/site"
+	"everboot/streamer"
 )
 
 type fakeBackend struct{ put map[string]string }
@@ -36,6 +37,10 @@ func (f *fakeBackend) Put(_ context.Context, kind site.Kind, key string, value [
 func (f *fakeBackend) Delete(_ context.Context, kind site.Kind, key string) error {
 	delete(f.put, string(kind)+"/"+key)
 	return nil
+}
+
+func (f *fakeBackend) Rebalance(context.Context) (streamer.Rebalancing, error) {
+	return streamer.Rebalancing{Moved: 3}, nil
 }
 
 func serve(t *testing.T, token string) (url string, backend *fakeBackend) {

@@ -122,6 +122,34 @@ func resumeCommand(api *apiFlags) *cobra.Command {
 	return stateCommand(api, "resume", "Take a drained streamer back", site.Active)
 }
 
+func rebalanceCommand(api *apiFlags) *cobra.Command {
+	return &cobra.Command{
+		Use: "rebalance", Short: "Spread the targets evenly over the streamers", Args: noArgs,
+		Long: `Make as few targets as needed log in anew, one after the other, so that the streamers share them evenly by their power. Each is
+without its disk for some hundredths of a second, and comes back before the next one goes. It stops if one does not. Only
+streams through the appliance that is asked are moved: ask the one that owns the floating address.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := api.client()
+			if err != nil {
+				return err
+			}
+			moved := 0
+			for {
+				r, err := client.Rebalance(c.Context())
+				if err != nil {
+					return err
+				}
+				moved += r.Moved
+				if r.Left == 0 || r.Moved == 0 {
+					break
+				}
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%d targets moved\n", moved)
+			return nil
+		},
+	}
+}
+
 func stateCommand(api *apiFlags, verb, short string, state site.StreamerState) *cobra.Command {
 	return &cobra.Command{
 		Use: verb + " NAME", Short: short, Args: exactArgs(1),
