@@ -48,7 +48,6 @@ demo: deps build vdisk ## play the main job: boot a real Debian, kill its stream
 bench: ## benchmarks of the pure parts
 	go test -run '^$$' -bench . -benchmem ./...
 
-<<<<<<< HEAD
 .PHONY: bench-tftp
 bench-tftp: deps ## TFTP beside tftpd-hpa, dnsmasq, atftpd and pin/tftp: throughput and processor time (5 minutes)
 	@mkdir -p bin
@@ -58,11 +57,10 @@ bench-tftp: deps ## TFTP beside tftpd-hpa, dnsmasq, atftpd and pin/tftp: through
 .PHONY: bench-vip
 bench-vip: deps build ## how long clients of the floating address wait when its owner stops, dies, freezes: beside keepalived
 	@go run ./internal/lab/benchvip
-=======
+
 .PHONY: bench-dhcp
 bench-dhcp: deps build ## DHCP of two appliances beside Kea and dnsmasq: rate, memory, a death and a partition, by perfdhcp and a capture
 	@go run ./internal/lab/dhcpbench
->>>>>>> c8d8007 (bench-dhcp: two appliances beside Kea and dnsmasq; a share of the peer channel need not have a whole)
 
 FUZZTIME ?= 60s
 .PHONY: fuzz
