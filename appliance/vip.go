@@ -57,7 +57,7 @@ func (w *worker) openVIP() (err error) {
 		return nil
 	}
 	cfg := w.cfg.vipConfig()
-	cfg.Beat = w.opts.Beat
+	cfg.Beat, cfg.Connections = w.opts.Beat, w.connections.Lost
 	w.vip, err = vip.New(cfg, w.log.With("room", "vip"))
 	return err
 }

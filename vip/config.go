@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"everboot/site"
 	"everboot/vip/vrrp"
 )
 
@@ -52,7 +53,7 @@ type Config struct {
 	Beat func() `json:"-"`
 	// Connections returns the TCP connections that clients have with the floating addresses, on whichever node: when the addresses
 	// come here their clients are told that the connections are gone. It may block. nil: there are none.
-	Connections func() []Connection `json:"-"`
+	Connections func() []site.Connection `json:"-"`
 }
 
 const (

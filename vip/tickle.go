@@ -4,14 +4,9 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"everboot/site"
 	"everboot/vip/vrrp"
 )
-
-// Connection is a TCP connection that somebody had with one of the floating addresses.
-type Connection struct {
-	Local  netip.AddrPort // the floating end
-	Remote netip.AddrPort
-}
 
 // maxTickles bounds the segments of one take-over: at some microseconds each they are out within a second.
 const maxTickles = 100_000
@@ -29,7 +24,7 @@ const (
 // talks to, with numbers that cannot be right. It answers with what it expects next (the challenge ACK of RFC 9293 §3.10.7.4), the
 // new owner of the address knows of no such connection and resets it, and the client connects again at once rather than
 // after its own time-out.
-func (c Connection) tickle() []byte {
+func tickle(c site.Connection) []byte {
 	src, dst := c.Local.Addr().Unmap(), c.Remote.Addr().Unmap()
 	segment := make([]byte, tcpHeaderLen)
 	binary.BigEndian.PutUint16(segment[0:], c.Local.Port())
@@ -75,7 +70,7 @@ type tickler interface {
 // election. It ends when tickles is closed.
 func (r *Router) tickleAll(done chan<- struct{}) {
 	defer close(done)
-	var list []Connection
+	var list []site.Connection
 	for again := range r.tickles {
 		if !again {
 			list = r.connections()
@@ -83,7 +78,7 @@ func (r *Router) tickleAll(done chan<- struct{}) {
 		failed := 0
 		var last error
 		for _, c := range list {
-			if err := r.edge.Tickle(c.tickle(), c.Remote.Addr().Unmap()); err != nil {
+			if err := r.edge.Tickle(tickle(c), c.Remote.Addr().Unmap()); err != nil {
 				failed, last = failed+1, err
 			}
 		}
@@ -95,8 +90,8 @@ func (r *Router) tickleAll(done chan<- struct{}) {
 }
 
 // connections returns the connections with our addresses that clients may still believe in.
-func (r *Router) connections() []Connection {
-	var list []Connection
+func (r *Router) connections() []site.Connection {
+	var list []site.Connection
 	for _, c := range r.cfg.Connections() {
 		if r.cfg.floats(c.Local.Addr().Unmap()) && c.Remote.Addr().Unmap().BitLen() == c.Local.Addr().Unmap().BitLen() && len(list) < maxTickles {
 			list = append(list, c)

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"everboot/vip"
+	vocabulary "everboot/site"
 	"everboot/vip/vrrp"
 )
 
@@ -35,7 +35,7 @@ func TestLabATickledClientConnectsAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	text, err := json.Marshal([]vip.Connection{{
+	text, err := json.Marshal([]vocabulary.Connection{{
 		Local: netip.MustParseAddrPort(server.LocalAddr().String()), Remote: netip.MustParseAddrPort(server.RemoteAddr().String()),
 	}})
 	if err != nil {

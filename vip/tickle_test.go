@@ -8,16 +8,17 @@ import (
 	"testing/synctest"
 	"time"
 
+	"everboot/site"
 	"everboot/vip/vrrp"
 )
 
-func connection(local, remote string) Connection {
-	return Connection{Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote)}
+func connection(local, remote string) site.Connection {
+	return site.Connection{Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote)}
 }
 
 func TestATickleIsABareACK(t *testing.T) {
 	for _, c := range []struct {
-		of   Connection
+		of   site.Connection
 		want string
 	}{
 		// The checksum of the IPv4 header is the kernel's.
@@ -26,7 +27,7 @@ func TestATickleIsABareACK(t *testing.T) {
 		{connection("[2001:db8::10]:80", "[2001:db8::51]:1"), "6000000000140640" + "20010db8000000000000000000000010" + "20010db8000000000000000000000051" + "00500001 00000000 00000000 5010 0400 4fb1 0000"},
 	} {
 		want := slices.DeleteFunc([]byte(c.want), func(b byte) bool { return b == ' ' })
-		if got := hex.EncodeToString(c.of.tickle()); got != string(want) {
+		if got := hex.EncodeToString(tickle(c.of)); got != string(want) {
 			t.Errorf("%v:\ngot  %s\nwant %s", c.of, got, want)
 		}
 	}
@@ -35,14 +36,14 @@ func TestATickleIsABareACK(t *testing.T) {
 func TestWhoTakesOverTicklesTheOldOwnersClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &cable{}
-		list := []Connection{
+		list := []site.Connection{
 			connection("198.18.0.10:3260", "198.18.0.51:40000"),
 			connection("198.18.0.2:3260", "198.18.0.52:40000"), // at the dead node's own address
 			connection("198.18.0.10:80", "[2001:db8::51]:1"),
 		}
 		a := c.run(t, "198.18.0.2", nil)
 		b := c.run(t, "198.18.0.3", func(cfg *Config) {
-			cfg.Priority, cfg.Connections = 90, func() []Connection { return list }
+			cfg.Priority, cfg.Connections = 90, func() []site.Connection { return list }
 		})
 		time.Sleep(10 * time.Second)
 		b.wantState(t, vrrp.Backup)

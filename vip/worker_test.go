@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"everboot/internal/lab"
+	vocabulary "everboot/site"
 	"everboot/vip"
 )
 
@@ -70,8 +71,8 @@ func beWorker(cfg vip.Config) error {
 	return err
 }
 
-func readConnections() []vip.Connection {
-	var list []vip.Connection
+func readConnections() []vocabulary.Connection {
+	var list []vocabulary.Connection
 	if text, err := os.ReadFile(os.Getenv(envConnections)); err == nil {
 		if err := json.Unmarshal(text, &list); err != nil {
 			fmt.Println("reading the connections:", err)

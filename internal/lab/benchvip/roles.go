@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"everboot/internal/lab"
+	"everboot/site"
 	"everboot/vip"
 )
 
@@ -36,7 +37,7 @@ func play(role string) int {
 	var all sync.WaitGroup
 	for _, cfg := range configs {
 		if path := os.Getenv(envConnections); path != "" {
-			cfg.Connections = func() []vip.Connection { return readConnections(path) }
+			cfg.Connections = func() []site.Connection { return readConnections(path) }
 		}
 		r, err := vip.New(cfg, slog.New(slog.DiscardHandler))
 		if err != nil {
@@ -53,8 +54,8 @@ func play(role string) int {
 	return 0
 }
 
-func readConnections(path string) []vip.Connection {
-	var list []vip.Connection
+func readConnections(path string) []site.Connection {
+	var list []site.Connection
 	if text, err := os.ReadFile(path); err == nil {
 		_ = json.Unmarshal(text, &list) // half written: none
 	}
@@ -129,7 +130,7 @@ func (r *rig) tcpReset() (time.Duration, error) {
 		return 0, err
 	}
 	defer c.Close()
-	text, err := json.Marshal([]vip.Connection{{Local: netip.MustParseAddrPort(address), Remote: netip.MustParseAddrPort(c.LocalAddr().String())}})
+	text, err := json.Marshal([]site.Connection{{Local: netip.MustParseAddrPort(address), Remote: netip.MustParseAddrPort(c.LocalAddr().String())}})
 	if err != nil {
 		return 0, err
 	}
