@@ -49,8 +49,7 @@ bench: ## benchmarks of the pure parts
 	go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: bench-tftp
-bench-tftp: deps ## TFTP beside tftpd-hpa, dnsmasq, atftpd and pin/tftp: throughput and processor time (5 minutes)
-	@mkdir -p bin
+bench-tftp: deps build ## TFTP beside tftpd-hpa, dnsmasq, atftpd and pin/tftp, HTTP beside nginx: throughput, loss, moves of the address (15 minutes)
 	@CGO_ENABLED=0 go build -o bin/tftpbench ./internal/lab/tftpbench
 	@bin/tftpbench
 

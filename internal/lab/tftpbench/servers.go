@@ -17,6 +17,8 @@ import (
 	"everboot/site"
 	"everboot/tftp"
 
+	"golang.org/x/sync/errgroup"
+
 	pin "github.com/pin/tftp/v3"
 )
 
@@ -38,14 +40,14 @@ func start(h *lab.Host, peer, root string) (*lab.Process, error) {
 	name := strings.ReplaceAll(peer, "/", "-")
 	switch peer {
 	case "everboot", "pin/tftp":
-		return h.StartWith(lab.Settings{Env: []string{"GOMAXPROCS=2", envServe + "=" + peer + " " + root}}, name, "taskset", "-c", "0", self), nil
+		return h.StartWith(lab.Settings{Env: []string{"GOMAXPROCS=2", envServe + "=" + peer + " " + root}}, name, "taskset", "-c", strconv.Itoa(serverCPU), self), nil
 	case "dnsmasq":
-		return h.Start(name, "taskset", "-c", "0", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--enable-tftp", "--tftp-root="+root,
+		return h.Start(name, "taskset", "-c", strconv.Itoa(serverCPU), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--enable-tftp", "--tftp-root="+root,
 			"--tftp-max=2000", "--user=root", "--pid-file="), nil
 	case "tftpd-hpa":
-		return h.Start(name, "taskset", "-c", "0", "in.tftpd", "--foreground", "--address", "0.0.0.0:69", "--user", "root", "--secure", root), nil
+		return h.Start(name, "taskset", "-c", strconv.Itoa(serverCPU), "in.tftpd", "--foreground", "--address", "0.0.0.0:69", "--user", "root", "--secure", root), nil
 	case "atftpd":
-		return h.Start(name, "taskset", "-c", "0", atftpd, "--daemon", "--no-fork", "--maxthread", "2000", "--user", "root.root", "--bind-address", serverAddress, "--logfile", "-", root), nil
+		return h.Start(name, "taskset", "-c", strconv.Itoa(serverCPU), atftpd, "--daemon", "--no-fork", "--maxthread", "2000", "--user", "root.root", "--bind-address", serverAddress, "--logfile", "-", root), nil
 	}
 	return nil, fmt.Errorf("no server %q", peer)
 }
@@ -63,13 +65,19 @@ func serve(what string) error {
 	if err != nil {
 		return err
 	}
-	s, err := tftp.NewServer(tftp.Config{PerClient: 4096}, files, nil, slog.New(slog.NewTextHandler(os.Stdout, nil)))
+	log, none := slog.New(slog.NewTextHandler(os.Stdout, nil)), func() *site.View { return view }
+	s, err := tftp.NewServer(tftp.Config{PerClient: 4096}, files, nil, log)
 	if err != nil {
 		return err
 	}
-	err = s.Run(ctx)
-	fmt.Printf("%+v\n", s.Stats())
-	return err
+	web, err := tftp.NewHTTP(tftp.HTTPConfig{}, files, none, nil, log)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.Run(ctx) })
+	group.Go(func() error { return web.Run(ctx) })
+	return group.Wait()
 }
 
 func servePin(ctx context.Context, root string) error {

@@ -1,0 +1,78 @@
+package bootpair_test
+
+import (
+	"crypto/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"everboot/internal/lab"
+	"everboot/internal/lab/bootpair"
+	"everboot/internal/lab/tftpload"
+)
+
+func TestMain(m *testing.M) { os.Exit(lab.TestMain(m)) }
+
+// binary builds everboot as it is released, once a run.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "everboot-")
+	if err != nil {
+		return "", err
+	}
+	out := filepath.Join(dir, "everboot")
+	cmd := exec.Command("go", "build", "-o", out, "everboot/cmd/everboot")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return out, cmd.Run()
+})
+
+// TestLabTransfersGoOn: 100 clients in lockstep, with iPXE's and with EDK2's timers and rules, read a file while the floating address
+// moves: its owner's worker is killed, its cable is cut, it is stopped. Each reads every byte without beginning again.
+func TestLabTransfersGoOn(t *testing.T) {
+	l := lab.ForTest(t)
+	bin, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(filepath.Dir(bin)) })
+	want := make([]byte, 1<<20)
+	rand.Read(want)
+	p, err := bootpair.New(l, bin, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range bootpair.Names {
+		p.Start(name)
+	}
+	for _, c := range []struct {
+		name  string
+		move  func(owner string) error
+		after func(owner string)
+	}{
+		{"worker killed", p.KillWorker, nil},
+		{"cable cut", func(owner string) error { p.Host[owner].Cables()[0].Cut(); return nil }, func(owner string) { p.Host[owner].Cables()[0].Mend() }},
+		{"stopped", p.Stop, p.Start},
+	} {
+		if err := p.AwaitTogether(60 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+		owner, err := p.Owner()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := p.Load(tftpload.Options{Clients: 100, Want: want, Block: 1432, Firmware: bootpair.Firmware, Timeout: 60 * time.Second}, func() {
+			if err := c.move(owner); err != nil {
+				t.Error(err)
+			}
+		})
+		t.Logf("%s: %v", c.name, r)
+		if err != nil || r.Complete != 100 || r.Failed != 0 {
+			t.Errorf("%s: %v, %v", c.name, r, err)
+		}
+		if c.after != nil {
+			c.after(owner)
+		}
+	}
+}
