@@ -63,10 +63,11 @@ type receiver struct {
 	names    [batch]unix.RawSockaddrInet6
 	control  [batch][controlSize]byte
 	data     [batch][maxPacket]byte
+	used     int // messages that the last receive wrote to
 }
 
 func newReceiver() *receiver {
-	r := new(receiver)
+	r := &receiver{used: batch}
 	for i := range r.messages {
 		r.pieces[i].Base = &r.data[i][0]
 		r.pieces[i].SetLen(maxPacket)
@@ -81,13 +82,14 @@ func newReceiver() *receiver {
 
 // receive returns how many datagrams are there; it does not wait.
 func (r *receiver) receive(s *socket) int {
-	for i := range r.messages {
+	for i := range r.used {
 		h := &r.messages[i].hdr
 		h.Namelen = unix.SizeofSockaddrInet6
 		h.SetControllen(controlSize)
 	}
 	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&r.messages[0])), batch, unix.MSG_DONTWAIT, 0, 0)
-	if errno != 0 {
+	if r.used = int(n); errno != 0 {
+		r.used = 1
 		return 0 // nothing there, or an error of an earlier send: the next call goes on
 	}
 	return int(n)

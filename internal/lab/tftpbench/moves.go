@@ -204,10 +204,10 @@ func movePeer(peer string, want []byte) error {
 
 // await waits until a server serves, from the calling thread's host.
 func await(peer string, want []byte) error {
-	return lab.Eventually(15*time.Second, peer+" serves", func() error {
+	return lab.Eventually(30*time.Second, peer+" serves", func() error {
 		r, err := tftpload.Run(tftpload.Options{
 			Server: netip.AddrPortFrom(netip.MustParseAddr(serverAddress), 69), Clients: 1, File: "file", Want: want, Block: 1468,
-			Firmware: func(int) tftpload.Firmware { return tftpload.IPXE }, Timeout: 2 * time.Second,
+			Firmware: func(int) tftpload.Firmware { return tftpload.IPXE }, Timeout: 20 * time.Second,
 		})
 		if err == nil && r.Complete != 1 {
 			err = fmt.Errorf("%v", r)
