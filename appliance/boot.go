@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
@@ -51,8 +52,9 @@ func (c *Config) checkTFTP() error {
 
 // HTTPConfig is the HTTP boot server.
 type HTTPConfig struct {
-	Enabled bool   `toml:"enabled"`
-	Listen  string `toml:"listen"`
+	Enabled  bool   `toml:"enabled"`
+	Listen   string `toml:"listen"`
+	MediaKey Secret `toml:"media_key"` // of the site's boot media
 }
 
 func (c *Config) filesConfig() tftp.FilesConfig {
@@ -61,6 +63,18 @@ func (c *Config) filesConfig() tftp.FilesConfig {
 
 func (c *Config) httpConfig(who func(netip.Addr) site.MAC) tftp.HTTPConfig {
 	return tftp.HTTPConfig{Listen: c.HTTP.Listen, SANPort: port(c.Director.Listen), Who: who}
+}
+
+// mediaKey reads the key of the site's boot media, which may be none.
+func (c *Config) mediaKey() (string, error) {
+	key, err := c.HTTP.MediaKey.Read()
+	if err == nil && key != "" {
+		err = site.CheckBootKey(key)
+	}
+	if err != nil {
+		return "", fmt.Errorf("http.media_key: %w", err)
+	}
+	return key, nil
 }
 
 // openBoot opens what serves boot files.
@@ -80,6 +94,10 @@ func (w *worker) openBoot() (err error) {
 	if w.cfg.HTTP.Enabled {
 		cfg := w.cfg.httpConfig(w.macAt)
 		cfg.Opened = w.opened
+		if cfg.MediaKey, err = w.cfg.mediaKey(); err != nil {
+			return err
+		}
+		cfg.Media = newMedia(cfg.MediaKey, w.builder.View, port(w.cfg.HTTP.Listen)).Medium
 		w.http, err = tftp.NewHTTP(cfg, w.files, w.builder.View, w.event, w.log.With("room", "http"))
 	}
 	return err
@@ -169,7 +187,7 @@ func (c collector) boot(send emit) {
 	}
 	if c.w.http != nil {
 		s := c.w.http.Stats()
-		for result, n := range map[string]uint64{"script": s.Scripts, "wait": s.Waits, "file": s.Files, "not_found": s.NotFound, "bad": s.Bad} {
+		for result, n := range map[string]uint64{"script": s.Scripts, "wait": s.Waits, "file": s.Files, "not_found": s.NotFound, "bad": s.Bad, "foreign": s.Foreign} {
 			send(metricHTTPRequests, "HTTP boot requests by result.", prometheus.CounterValue, float64(n), "result", result)
 		}
 	}

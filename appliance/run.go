@@ -87,6 +87,8 @@ func (c *Config) checkHost() []error {
 	add(err)
 	_, err = c.Registry.Token.Read()
 	add(err)
+	_, err = c.mediaKey()
+	add(err)
 	own, err := ownAddress(c)
 	add(err)
 	if len(c.VIP.Addresses) > 0 && own.IsValid() {

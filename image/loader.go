@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 
 	"github.com/diskfs/go-diskfs/backend/file"
-	"github.com/diskfs/go-diskfs/filesystem/fat12"
 )
 
 // The boot loader is GRUB: for targets that start from the vDisk itself (iPXE's sanboot) rather than from a kernel over
@@ -93,29 +92,12 @@ func loaderParts(dir string) (parts []filled, code []byte, err error) {
 	}, code, nil
 }
 
-// writeESP writes a FAT file system with the program that UEFI starts from a disk it does not know (UEFI 2.10 §3.5.1.1).
+// writeESP writes the file system that UEFI starts the loader from.
 func writeESP(path string, efi []byte) error {
 	disk, err := file.CreateFromPath(path, espSize)
 	if err != nil {
 		return err
 	}
 	defer disk.Close()
-	const reproducible = true
-	fat, err := fat12.Create(disk, espSize, 0, sectorSize, "EVERBOOT", reproducible)
-	if err != nil {
-		return err
-	}
-	for _, dir := range []string{"/EFI", "/EFI/BOOT"} {
-		if err := fat.Mkdir(dir); err != nil {
-			return err
-		}
-	}
-	f, err := fat.OpenFile("/EFI/BOOT/BOOTX64.EFI", os.O_CREATE|os.O_RDWR)
-	if err != nil {
-		return err
-	}
-	if _, err := f.Write(efi); err != nil {
-		return err
-	}
-	return f.Close()
+	return fillFAT(disk, espSize, firstDay, []fatFile{{uefiProgram, efi}})
 }

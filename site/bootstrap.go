@@ -45,12 +45,12 @@ type Bootstrap struct {
 var host = regexp.MustCompile(`^(https://)?([0-9A-Za-z]([0-9A-Za-z.-]{0,251}[0-9A-Za-z])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
 
 // bootKey is what a key may look like: it stands in a URL as it is.
-var bootKey = regexp.MustCompile(`^[0-9A-Za-z_-]{8,64}$`)
+var bootKey = regexp.MustCompile(`^[0-9A-Za-z_-]{16,64}$`)
 
 // CheckBootKey returns an error that says what a key of boot media looks like.
 func CheckBootKey(key string) error {
 	if !bootKey.MatchString(key) {
-		return errors.New("a boot key has 8 to 64 letters, digits, - and _; make one with: head -c 24 /dev/urandom | base64 | tr +/ -_")
+		return errors.New("a boot key has 16 to 64 letters, digits, - and _; make one with: head -c 24 /dev/urandom | base64 | tr +/ -_")
 	}
 	return nil
 }

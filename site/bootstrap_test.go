@@ -17,7 +17,7 @@ func TestBootstrapScript(t *testing.T) {
 		"none": {},
 		"four": {Hosts: four},
 		"medium": {
-			Hosts: []string{"198.18.0.10", "198.18.0.2"}, Site: "berlin", Key: "a-key-of-ours", MAC: MAC{0x52, 0x54, 0, 0, 0, 1}, VLAN: 7,
+			Hosts: []string{"198.18.0.10", "198.18.0.2"}, Site: "berlin", Key: "a-key-of-our-own", MAC: MAC{0x52, 0x54, 0, 0, 0, 1}, VLAN: 7,
 			Address: netip.MustParsePrefix("198.18.0.51/24"), Gateway: netip.MustParseAddr("198.18.0.1"), DNS: netip.MustParseAddr("198.18.0.1"),
 		},
 		"first-link": {Hosts: []string{"198.18.0.10"}, Address: netip.MustParsePrefix("198.18.0.51/24")},

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +39,10 @@ const (
 type HTTPConfig struct {
 	Listen  string // address and port; empty: DefaultHTTPListen. An IPv6 address listens on IPv6.
 	SANPort uint16 // of the director, for targets' scripts; 0: DefaultSANPort
+	// MediaKey is the key of the site's boot media; one with another key is refused. Empty: any.
+	MediaKey string
+	// Media makes the boot medium of a target, or for the zero MAC one for all; nil: there are none.
+	Media Media
 	// Who tells which target has an address, for events; it may be nil. The zero MAC means that nobody knows.
 	Who func(netip.Addr) site.MAC
 	// Opened is called with each connection that is taken, and what it returns when the connection is closed. Nil: nobody wants to know.
@@ -69,6 +74,7 @@ type HTTPStats struct {
 	Files    uint64 `json:"files"`     // requests of files that exist
 	NotFound uint64 `json:"not_found"` // no such file, or a bad name
 	Bad      uint64 `json:"bad"`       // another method, or no MAC
+	Foreign  uint64 `json:"foreign"`   // boot media of another site, or with another key
 }
 
 // HTTP is the HTTP boot server: /boot?mac=MAC is a target's script, every other path a boot file.
@@ -80,7 +86,7 @@ type HTTP struct {
 	log    *slog.Logger
 	ready  chan struct{}
 
-	scripts, waits, served, notFound, bad atomic.Uint64
+	scripts, waits, served, notFound, bad, foreign atomic.Uint64
 }
 
 // NewHTTP returns a server of files and of targets' scripts. It tells events of what targets fetched; events must not block and may be nil.
@@ -107,6 +113,7 @@ func (h *HTTP) String() string { return "http" }
 func (h *HTTP) Stats() HTTPStats {
 	return HTTPStats{
 		Scripts: h.scripts.Load(), Waits: h.waits.Load(), Files: h.served.Load(), NotFound: h.notFound.Load(), Bad: h.bad.Load(),
+		Foreign: h.foreign.Load(),
 	}
 }
 
@@ -153,6 +160,10 @@ func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.serveScript(w, r)
 		return
 	}
+	if name, ok := strings.CutPrefix(r.URL.Path, mediaPath); ok && h.cfg.Media != nil {
+		h.serveMedium(w, r, name)
+		return
+	}
 	h.serveFile(w, r)
 }
 
@@ -164,13 +175,23 @@ func (h *HTTP) serveScript(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v := h.view()
+	if err := q.Medium.refuse(v.Site, h.cfg.MediaKey); err != nil {
+		h.foreign.Add(1)
+		h.log.Warn("http: a boot medium is refused", "mac", q.MAC, "client", r.RemoteAddr, "err", err)
+		h.tell(r, q.MAC, err.Error())
+		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
 	script, reason := Script(v, q.MAC, Asked{Host: askedHost(r), SANPort: h.cfg.SANPort})
 	detail := "script"
+	if q.Medium != (Medium{}) {
+		detail = "script for a boot medium"
+	}
 	if reason == site.Offered {
 		h.scripts.Add(1)
 	} else {
 		h.waits.Add(1)
-		detail = "script: " + string(reason)
+		detail += ": " + string(reason)
 	}
 	if q.Platform != "" {
 		detail += " (" + q.Platform + " " + q.Arch + ")"

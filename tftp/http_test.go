@@ -2,6 +2,7 @@ package tftp_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -19,10 +20,18 @@ import (
 	"go.uber.org/goleak"
 )
 
+// fakeMedia has a medium for anybody but 52:54:00:00:00:02.
+func fakeMedia(mac site.MAC) (io.ReadSeeker, string, error) {
+	if mac[5] == 2 {
+		return nil, "", errors.New("isolinux is missing")
+	}
+	return strings.NewReader("medium of " + mac.String()), `"tag"`, nil
+}
+
 func TestHTTP(t *testing.T) {
 	files, _ := newFiles(t)
 	var events []site.Event
-	h, err := tftp.NewHTTP(tftp.HTTPConfig{}, files, exampleView, func(e site.Event) { events = append(events, e) }, slog.New(slog.DiscardHandler))
+	h, err := tftp.NewHTTP(tftp.HTTPConfig{MediaKey: "a-key-of-our-own", Media: fakeMedia}, files, exampleView, func(e site.Event) { events = append(events, e) }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,6 +44,16 @@ func TestHTTP(t *testing.T) {
 		{"script", "GET", "/boot?mac=52:54:00:00:00:01&platform=pcbios&arch=i386", nil, 200, "sanboot --drive 0x80 iscsi:198.18.0.10::3260:1:iqn"},
 		{"script, escaped MAC", "GET", "/boot?mac=52%3A54%3A00%3A00%3A00%3A01", nil, 200, "t1 boots debian"},
 		{"stranger", "GET", "/boot?mac=52:54:00:00:00:99", nil, 200, "cannot boot now (unknown-device)"},
+		{"own medium", "GET", "/boot?mac=52:54:00:00:00:01&site=berlin&key=a-key-of-our-own", nil, 200, "t1 boots debian"},
+		{"another site's medium", "GET", "/boot?mac=52:54:00:00:00:01&site=munich", nil, 403, "of site munich, and this is site berlin"},
+		{"a medium with another key", "GET", "/boot?mac=52:54:00:00:00:01&site=berlin&key=a-key-of-somebody", nil, 403, "another key"},
+		{"a medium with no key of ours", "GET", "/boot?mac=52:54:00:00:00:01&key=%0A", nil, 400, "no key of a boot medium"},
+		{"a medium with no site of ours", "GET", "/boot?mac=52:54:00:00:00:01&site=a%20b", nil, 400, "is no name"},
+		{"medium", "GET", "/bdm/52-54-00-00-00-01.iso", nil, 200, "medium of 52:54:00:00:00:01"},
+		{"a part of a medium", "GET", "/bdm/boot.iso", http.Header{"Range": {"bytes=0-5"}}, 206, "medium"},
+		{"a medium by a wrong name", "GET", "/bdm/t1.iso", nil, 404, "is called by the target's MAC"},
+		{"a medium by another ending", "GET", "/bdm/52-54-00-00-00-01.img", nil, 404, "is called by the target's MAC"},
+		{"no medium", "GET", "/bdm/52-54-00-00-00-02.iso", nil, 404, "isolinux is missing"},
 		{"no MAC", "GET", "/boot", nil, 400, "not a MAC address"},
 		{"POST", "POST", "/boot?mac=52:54:00:00:00:01", nil, 405, "read-only"},
 		{"bootstrap", "GET", "/bootstrap.ipxe", nil, 200, "set s0 198.18.0.10\nset s1 198.18.0.2\n"},
@@ -61,7 +80,7 @@ func TestHTTP(t *testing.T) {
 	if len(events) == 0 || events[0].MAC != t1 || events[0].Detail != "script (pcbios i386) to 192.0.2.1" {
 		t.Errorf("events: %+v", events)
 	}
-	if want := (tftp.HTTPStats{Scripts: 2, Waits: 1, Files: 4, NotFound: 5, Bad: 2}); h.Stats() != want {
+	if want := (tftp.HTTPStats{Scripts: 3, Waits: 1, Files: 6, NotFound: 8, Bad: 4, Foreign: 2}); h.Stats() != want {
 		t.Errorf("counters %+v, want %+v", h.Stats(), want)
 	}
 }

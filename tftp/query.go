@@ -18,6 +18,7 @@ type BootQuery struct {
 	UUID     string // SMBIOS, as it was given; may be empty
 	Platform string // pcbios, efi, or empty
 	Arch     string // i386, x86_64, arm64, …, or empty
+	Medium   Medium // zero: it did not start from a boot medium, or from one that says nothing
 }
 
 // word is what UUID, platform and architecture look like. Anything else is dropped: they are told on, in logs and events.
@@ -42,7 +43,11 @@ func ParseBootQuery(raw string) (BootQuery, error) {
 		}
 		return ""
 	}
-	return BootQuery{MAC: mac, UUID: keep("uuid"), Platform: keep("platform"), Arch: keep("arch")}, nil
+	medium, err := parseMedium(values.Get("site"), values.Get("key"))
+	if err != nil {
+		return BootQuery{}, err
+	}
+	return BootQuery{MAC: mac, UUID: keep("uuid"), Platform: keep("platform"), Arch: keep("arch"), Medium: medium}, nil
 }
 
 // hostName is a DNS name, perhaps with a port.

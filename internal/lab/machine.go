@@ -41,6 +41,7 @@ type MachineConfig struct {
 	DiskMB   int      // size of an empty disk; 0: no disk
 	ISO      string   // a CD image, which is started from before the network
 	Disk     string   // a disk image, which is started from before the network; what the machine writes to it is lost
+	USB      string   // the image of a USB stick, likewise
 	// Kernel is started at once, without firmware's boot, with Initrd and the command line Append.
 	Kernel, Initrd, Append string
 	Extra                  []string // more arguments of QEMU
@@ -200,6 +201,9 @@ func (m *Machine) media() (argv []string, err error) {
 	}
 	if c.Disk != "" {
 		argv = append(argv, "-drive", "if=none,id=image,format=raw,snapshot=on,file="+c.Disk, "-device", "virtio-blk-pci,drive=image,bootindex=1")
+	}
+	if c.USB != "" {
+		argv = append(argv, "-device", "qemu-xhci", "-drive", "if=none,id=stick,format=raw,snapshot=on,file="+c.USB, "-device", "usb-storage,drive=stick,bootindex=1")
 	}
 	if c.DiskMB > 0 {
 		path := m.path("disk.img")

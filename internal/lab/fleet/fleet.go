@@ -40,6 +40,9 @@ type Options struct {
 	Consul bool   // the registry is Consul, on hosts c1 to c3; else embedded
 	// Damaged names a streamer whose replica gets one byte changed.
 	Damaged string
+	// Media says that targets boot from media: DHCP is the router's, which gives addresses and no boot options, and the appliances
+	// run neither DHCP nor TFTP.
+	Media bool
 }
 
 // Fleet is the site in the lab.
@@ -73,6 +76,9 @@ func New(l *lab.Lab, o Options) (*Fleet, error) {
 	f.Host["router"] = l.Host("router")
 	f.Host["router"].Join(f.LAN, "198.18.0.1/24", "2001:db8::1/64")
 	lab.RouterAdvertiser(f.Host["router"])
+	if o.Media {
+		lab.Dnsmasq(f.Host["router"], "--dhcp-range=198.18.0.100,198.18.0.199,1h")
+	}
 
 	if err := os.WriteFile(f.path("api.token"), []byte("a-token-for-the-lab-only\n"), 0o600); err != nil {
 		return nil, err
@@ -114,8 +120,13 @@ func (f *Fleet) writeAppliance(name string) error {
 	fmt.Fprintf(&c, "[registry]\n%s\n", f.registry(name))
 	fmt.Fprintf(&c, "[peers]\naddresses = [%q]\nkey = \"file:%s\"\n\n", applianceAddress[peer], f.path("peer.key"))
 	fmt.Fprintf(&c, "[vip]\naddresses = [\"%s/24\"]\npriority = %d\n\n", VIP, priority)
-	fmt.Fprintf(&c, "[[dhcp.subnet]]\nnetwork = %q\nrange = \"198.18.0.100-198.18.0.199\"\nrouter = \"198.18.0.1\"\n\n", targetNet)
-	fmt.Fprintf(&c, "[tftp]\nroot = %q\n\n", f.path(name, "boot"))
+	if f.opts.Media {
+		c.WriteString("[dhcp]\nmode = \"off\"\n[tftp]\nenabled = false\n")
+	} else {
+		fmt.Fprintf(&c, "[[dhcp.subnet]]\nnetwork = %q\nrange = \"198.18.0.100-198.18.0.199\"\nrouter = \"198.18.0.1\"\n\n", targetNet)
+		c.WriteString("[tftp]\n")
+	}
+	fmt.Fprintf(&c, "root = %q\n\n", f.path(name, "boot"))
 	fmt.Fprintf(&c, "[api]\nlisten = \":8667\"\ntoken = \"file:%s\"\n", f.path("api.token"))
 	if !f.opts.Consul {
 		for n := 1; n <= Targets; n++ {

@@ -26,9 +26,13 @@ type stamped struct {
 
 // PowerOn makes the n-th target, a machine with an empty disk, and powers it on.
 func (f *Fleet) PowerOn(n int, firmware lab.Firmware) (*Target, error) {
-	m, err := f.Lab.Machine(lab.MachineConfig{
-		Name: fmt.Sprintf("t%d", n), Segment: f.LAN, MAC: MAC(n), Firmware: firmware, MemoryMB: 1024, DiskMB: 64,
-	})
+	return f.PowerOnWith(n, lab.MachineConfig{Name: fmt.Sprintf("t%d", n), Firmware: firmware, DiskMB: 64})
+}
+
+// PowerOnWith makes the n-th target of what the configuration names, and powers it on. Its card and its memory are the same for all.
+func (f *Fleet) PowerOnWith(n int, c lab.MachineConfig) (*Target, error) {
+	c.Segment, c.MAC, c.MemoryMB = f.LAN, MAC(n), 1024
+	m, err := f.Lab.Machine(c)
 	if err != nil {
 		return nil, err
 	}
