@@ -43,7 +43,12 @@ func (c *Config) tftpConfig() tftp.Config {
 	return cfg
 }
 
-func (c *Config) checkTFTP() error {
+func (c *Config) checkBoot() error {
+	if c.HTTP.Enabled {
+		if err := c.httpConfig(nil).Validate(); err != nil {
+			return err
+		}
+	}
 	if !c.TFTP.Enabled {
 		return nil
 	}
@@ -52,9 +57,12 @@ func (c *Config) checkTFTP() error {
 
 // HTTPConfig is the HTTP boot server.
 type HTTPConfig struct {
-	Enabled  bool   `toml:"enabled"`
-	Listen   string `toml:"listen"`
-	MediaKey Secret `toml:"media_key"` // of the site's boot media
+	Enabled     bool   `toml:"enabled"`
+	Listen      string `toml:"listen"`
+	MediaKey    Secret `toml:"media_key"` // of the site's boot media
+	ListenTLS   string `toml:"listen_tls"`
+	Certificate string `toml:"certificate"` // PEM files; with both HTTPS is served, too
+	Key         string `toml:"key"`
 }
 
 func (c *Config) filesConfig() tftp.FilesConfig {
@@ -62,7 +70,10 @@ func (c *Config) filesConfig() tftp.FilesConfig {
 }
 
 func (c *Config) httpConfig(who func(netip.Addr) site.MAC) tftp.HTTPConfig {
-	return tftp.HTTPConfig{Listen: c.HTTP.Listen, SANPort: port(c.Director.Listen), Who: who}
+	return tftp.HTTPConfig{
+		Listen: c.HTTP.Listen, SANPort: port(c.Director.Listen), Who: who,
+		ListenTLS: c.HTTP.ListenTLS, Certificate: c.HTTP.Certificate, Key: c.HTTP.Key,
+	}
 }
 
 // mediaKey reads the key of the site's boot media, which may be none.

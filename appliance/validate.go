@@ -11,7 +11,7 @@ import (
 
 // Validate returns an error that names the first thing that is wrong with the configuration by itself.
 func (c *Config) Validate() error {
-	checks := []func() error{c.checkNode, c.checkRegistry, c.checkPeers, c.checkVIP, c.checkDHCP, c.checkTFTP, c.checkListeners, c.checkSite}
+	checks := []func() error{c.checkNode, c.checkRegistry, c.checkPeers, c.checkVIP, c.checkDHCP, c.checkBoot, c.checkListeners, c.checkSite}
 	for _, check := range checks {
 		if err := check(); err != nil {
 			return err

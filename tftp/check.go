@@ -29,16 +29,23 @@ func Check(cfg Config) []error {
 
 // CheckHTTP tries, before a start, whether an HTTP server with cfg could listen. It changes nothing.
 func CheckHTTP(cfg HTTPConfig) []error {
-	addr, err := cfg.address()
+	addresses, err := cfg.addresses()
 	if err != nil {
 		return []error{err}
 	}
-	l, err := net.ListenTCP(network("tcp", addr.IP), addr)
-	if err != nil {
-		return []error{fmt.Errorf("listening for HTTP boot on %s: %w%s", addr, err, portHint("tcp", addr.Port, err))}
+	var errs []error
+	if _, err := cfg.tls(); err != nil {
+		errs = append(errs, err)
 	}
-	_ = l.Close() // only tried
-	return nil
+	for _, addr := range addresses {
+		l, err := net.ListenTCP(network("tcp", addr.IP), addr)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listening for HTTP boot on %s: %w%s", addr, err, portHint("tcp", addr.Port, err)))
+			continue
+		}
+		_ = l.Close() // only tried
+	}
+	return errs
 }
 
 // CheckFiles says what is missing for boot files to be served.

@@ -1,7 +1,9 @@
 package tftp
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,13 +18,13 @@ import (
 	"time"
 
 	"everboot/site"
-
-	"golang.org/x/net/netutil"
 )
 
 const (
 	// DefaultHTTPListen is HTTP's port on every IPv4 address of the host.
 	DefaultHTTPListen = ":80"
+	// DefaultHTTPSListen is HTTPS's port on every IPv4 address of the host.
+	DefaultHTTPSListen = ":443"
 	// maxConns bounds clients at once; a further one waits in the kernel's queue.
 	maxConns = 4096
 	// headerTimeout ends a client that does not finish its request; iPXE sends it in one segment.
@@ -43,6 +45,9 @@ type HTTPConfig struct {
 	MediaKey string
 	// Media makes the boot medium of a target, or for the zero MAC one for all; nil: there are none.
 	Media Media
+	// Certificate and Key are PEM files: with them the same is served over HTTPS, too.
+	Certificate, Key string
+	ListenTLS        string // address and port of HTTPS; empty: DefaultHTTPSListen
 	// Who tells which target has an address, for events; it may be nil. The zero MAC means that nobody knows.
 	Who func(netip.Addr) site.MAC
 	// Opened is called with each connection that is taken, and what it returns when the connection is closed. Nil: nobody wants to know.
@@ -51,20 +56,39 @@ type HTTPConfig struct {
 
 // Validate returns an error that says what to mend.
 func (c HTTPConfig) Validate() error {
-	_, err := c.address()
+	if (c.Certificate == "") != (c.Key == "") {
+		return errors.New("http: certificate and key belong together: give both, or none")
+	}
+	_, err := c.addresses()
 	return err
 }
 
-func (c HTTPConfig) address() (*net.TCPAddr, error) {
-	listen := c.Listen
-	if listen == "" {
-		listen = DefaultHTTPListen
+// addresses returns where HTTP listens, and where HTTPS does if there is a certificate.
+func (c HTTPConfig) addresses() (list []*net.TCPAddr, err error) {
+	listen := []string{cmp.Or(c.Listen, DefaultHTTPListen)}
+	if c.Certificate != "" {
+		listen = append(listen, cmp.Or(c.ListenTLS, DefaultHTTPSListen))
 	}
-	a, err := net.ResolveTCPAddr("tcp", listen)
+	for _, l := range listen {
+		a, err := net.ResolveTCPAddr("tcp", l)
+		if err != nil {
+			return nil, fmt.Errorf("http: listen %q: use ADDRESS:PORT or :PORT: %w", l, err)
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+// tls returns the configuration of HTTPS, or nil.
+func (c HTTPConfig) tls() (*tls.Config, error) {
+	if c.Certificate == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
 	if err != nil {
-		return nil, fmt.Errorf("http: listen %q: use ADDRESS:PORT or :PORT: %w", listen, err)
+		return nil, fmt.Errorf("http: reading certificate and key: %w", err)
 	}
-	return a, nil
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}, nil
 }
 
 // HTTPStats counts since the start.
@@ -119,33 +143,62 @@ func (h *HTTP) Stats() HTTPStats {
 
 // Run serves until ctx ends; downloads under way then have one second. Run may be called once.
 func (h *HTTP) Run(ctx context.Context) error {
-	addr, err := h.cfg.address()
+	listeners, err := h.listen(ctx)
 	if err != nil {
 		return err
-	}
-	l, err := net.ListenTCP(network("tcp", addr.IP), addr)
-	if err != nil {
-		return fmt.Errorf("listening for HTTP boot on %s: %w%s", addr, err, portHint("tcp", addr.Port, err))
 	}
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(netutil.LimitListener(patientListener{l, h.cfg.Opened}, maxConns)) }()
+	served := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { served <- srv.Serve(l) }()
+	}
 	close(h.ready)
 	select {
 	case <-ctx.Done():
-	case err := <-served:
-		return fmt.Errorf("serving HTTP boot: %w", err)
+	case err = <-served:
+		served <- err
+		err = fmt.Errorf("serving HTTP boot: %w", err)
 	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	if srv.Shutdown(stop) != nil {
 		_ = srv.Close() // who is still there is cut off
 	}
-	<-served
-	return nil
+	for range listeners {
+		<-served
+	}
+	return err
+}
+
+// listen opens the ports.
+func (h *HTTP) listen(ctx context.Context) (list []net.Listener, err error) {
+	addresses, err := h.cfg.addresses()
+	if err != nil {
+		return nil, err
+	}
+	config, err := h.cfg.tls()
+	if err != nil {
+		return nil, err
+	}
+	places := make(chan struct{}, maxConns)
+	for i, addr := range addresses {
+		tcp, err := net.ListenTCP(network("tcp", addr.IP), addr)
+		if err != nil {
+			for _, l := range list {
+				_ = l.Close() // nobody was served
+			}
+			return nil, fmt.Errorf("listening for HTTP boot on %s: %w%s", addr, err, portHint("tcp", addr.Port, err))
+		}
+		var l net.Listener = patientListener{tcp, places, h.cfg.Opened, ctx}
+		if i == 1 {
+			l = tls.NewListener(l, config)
+		}
+		list = append(list, l)
+	}
+	return list, nil
 }
 
 // ServeHTTP implements http.Handler.

@@ -1,8 +1,10 @@
 package tftp
 
 import (
+	"context"
 	"io"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -13,19 +15,29 @@ const (
 	writePiece = 1 << 20
 )
 
-// patientListener gives each piece of an answer its own time-out.
+// patientListener gives each piece of an answer its own time-out, and takes no more connections than there are places. It is not
+// netutil.LimitListener, whose connections hide that the kernel can send a file by itself (sendfile).
 type patientListener struct {
 	*net.TCPListener
+	places chan struct{} // shared by the listeners of a server
 	opened func(net.Conn) (closed func())
+	stop   context.Context
 }
 
 // Accept implements net.Listener.
 func (l patientListener) Accept() (net.Conn, error) {
+	select {
+	case l.places <- struct{}{}:
+	case <-l.stop.Done():
+		return nil, net.ErrClosed
+	}
 	c, err := l.AcceptTCP()
 	if err != nil {
+		<-l.places
 		return nil, err
 	}
-	return patientConn{c, l.opened(c)}, nil
+	told := l.opened(c)
+	return patientConn{c, sync.OnceFunc(func() { told(); <-l.places })}, nil
 }
 
 type patientConn struct {
