@@ -19,7 +19,7 @@ import (
 
 // DHCPConfig is the DHCP server.
 type DHCPConfig struct {
-	Mode    string         `toml:"mode"` // server or off; server is the default where there is a subnet
+	Mode    string         `toml:"mode"` // server, proxy or off; server is the default where there is a subnet
 	Subnets []SubnetConfig `toml:"subnet"`
 }
 
@@ -40,9 +40,11 @@ func (c *Config) checkDHCP() error {
 		}
 	case "off":
 	case "proxy":
-		return fmt.Errorf("dhcp.mode proxy is not there yet; use server or off")
+		if len(c.DHCP.Subnets) > 0 {
+			return fmt.Errorf("dhcp.mode is proxy, which gives no addresses: take [[dhcp.subnet]] out, or use mode = \"server\"")
+		}
 	default:
-		return fmt.Errorf("dhcp.mode %q: use server or off", c.DHCP.Mode)
+		return fmt.Errorf("dhcp.mode %q: use server, proxy or off", c.DHCP.Mode)
 	}
 	for i, s := range c.DHCP.Subnets {
 		if err := s.check(); err != nil {
@@ -86,7 +88,11 @@ func (c *Config) dhcpConfig(own netip.Addr) dhcp.Config {
 }
 
 func (w *worker) openDHCP() (err error) {
-	if w.cfg.DHCP.Mode != "server" {
+	switch w.cfg.DHCP.Mode {
+	case "proxy":
+		w.proxy, err = dhcp.NewProxy(w.cfg.dhcpConfig(w.own), w.builder.View, w.event, w.log.With("room", "dhcp"))
+		return err
+	case "off":
 		return nil
 	}
 	cfg := w.cfg.dhcpConfig(w.own)
@@ -124,8 +130,30 @@ func (w *worker) leases() []leases.Lease {
 	return slices.DeleteFunc(w.dhcp.Leases(), func(l leases.Lease) bool { return !l.Live() })
 }
 
+func (c collector) proxy(send emit) {
+	s := c.w.proxy.Stats()
+	c.messages(send, s)
+	send(dhcp.MetricIgnored, "proxyDHCP offers that a firmware took no notice of.", prometheus.CounterValue, float64(s.Ignored))
+}
+
 func (c collector) dhcp(send emit) {
 	s := c.w.dhcp.Stats()
+	c.messages(send, s)
+	send(dhcp.MetricCommits, "Writes to the lease file.", prometheus.CounterValue, float64(s.Commits))
+	send(dhcp.MetricCommitted, "Leases written to the lease file.", prometheus.CounterValue, float64(s.Committed))
+	send(dhcp.MetricCommitErrors, "Writes to the lease file that failed.", prometheus.CounterValue, float64(s.CommitErrors))
+	for _, p := range c.w.dhcp.Peers() {
+		send(dhcp.MetricPeer, "Whether leases are told to another appliance, and confirmed.", prometheus.GaugeValue, truth(p.State == pair.InTouch), "peer", p.Address.String())
+	}
+	send(dhcp.MetricLearned, "Leases that other appliances told.", prometheus.CounterValue, float64(s.Learned))
+	send(dhcp.MetricClashes, "Addresses that two clients were given.", prometheus.CounterValue, float64(s.Clashes))
+	for reason, n := range s.PeerDrops {
+		send(dhcp.MetricPeerDrops, "Messages of other appliances about leases that were dropped.", prometheus.CounterValue, float64(n), "reason", string(reason))
+	}
+}
+
+// messages are the counters of any DHCP server.
+func (c collector) messages(send emit, s dhcp.Stats) {
 	for message, n := range s.Messages {
 		send(dhcp.MetricMessages, "DHCP messages received.", prometheus.CounterValue, float64(n), "message", message)
 	}
@@ -137,17 +165,6 @@ func (c collector) dhcp(send emit) {
 	}
 	for reason, n := range s.Boot {
 		send(dhcp.MetricBoot, "Why answers had boot options, or none.", prometheus.CounterValue, float64(n), "reason", string(reason))
-	}
-	send(dhcp.MetricCommits, "Writes to the lease file.", prometheus.CounterValue, float64(s.Commits))
-	send(dhcp.MetricCommitted, "Leases written to the lease file.", prometheus.CounterValue, float64(s.Committed))
-	send(dhcp.MetricCommitErrors, "Writes to the lease file that failed.", prometheus.CounterValue, float64(s.CommitErrors))
-	for _, p := range c.w.dhcp.Peers() {
-		send(dhcp.MetricPeer, "Whether leases are told to another appliance, and confirmed.", prometheus.GaugeValue, truth(p.State == pair.InTouch), "peer", p.Address.String())
-	}
-	send(dhcp.MetricLearned, "Leases that other appliances told.", prometheus.CounterValue, float64(s.Learned))
-	send(dhcp.MetricClashes, "Addresses that two clients were given.", prometheus.CounterValue, float64(s.Clashes))
-	for reason, n := range s.PeerDrops {
-		send(dhcp.MetricPeerDrops, "Messages of other appliances about leases that were dropped.", prometheus.CounterValue, float64(n), "reason", string(reason))
 	}
 	send(dhcp.MetricSendErrors, "DHCP answers that could not be sent.", prometheus.CounterValue, float64(s.SendErrors))
 }

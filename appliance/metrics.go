@@ -57,6 +57,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	if c.w.dhcp != nil {
 		c.dhcp(send)
 	}
+	if c.w.proxy != nil {
+		c.proxy(send)
+	}
 	if c.w.director != nil {
 		c.director(send)
 	}

@@ -71,6 +71,7 @@ type worker struct {
 
 	vip      *vip.Router
 	dhcp     *dhcp.Server
+	proxy    *dhcp.Proxy
 	files    *tftp.Files
 	tftp     *tftp.Server
 	http     *tftp.HTTP
@@ -201,6 +202,9 @@ func (w *worker) tasks() []task {
 	}
 	if w.dhcp != nil {
 		list = append(list, w.dhcp)
+	}
+	if w.proxy != nil {
+		list = append(list, w.proxy)
 	}
 	if w.director != nil {
 		list = append(list, w.director)

@@ -74,6 +74,9 @@ var reasonText = map[Reason]string{
 	BadHardware:  "its hardware address is not the Ethernet address of one machine",
 	Malformed:    "the message is malformed",
 	Unsupported:  "we do not serve this kind of message",
+	Proxied:      "another server gives it an address; we say where to boot from",
+	NotBooted:    "there is nothing to boot for it",
+	NoClient:     "it does not ask where to boot from",
 	Overloaded:   "more messages arrived than we can answer",
 }
 

@@ -139,8 +139,8 @@ type heldMessage struct {
 }
 
 const (
-	// maxHeld is what clients of another node send in the time that its death takes to be noticed, at a thousand exchanges a second.
-	maxHeld = 4096
+	// maxHeld is what clients of another node send in the time that its death takes to be noticed, at a thousand exchanges a second, half of them its own.
+	maxHeld = 2048
 	heldFor = 4 * time.Second
 )
 
@@ -177,7 +177,7 @@ func (a *asked) neglect(now time.Time, list []*dhcpv4.DHCPv4) (again []*dhcpv4.D
 		if reason != "" {
 			continue
 		}
-		a.young[askedKey{r.mac, r.kind == dhcpv4.MessageTypeDiscover}] = now.Add(-neglectedAfter)
+		a.young[keyOf(r)] = now.Add(-neglectedAfter)
 		if r.kind == dhcpv4.MessageTypeDiscover {
 			again = append(again, q)
 		}

@@ -37,7 +37,7 @@ func (h *exchange) first() bool { return h.pair == nil || h.pair.First(h.r.clien
 
 // neglected reports whether a client, which is first another node's, asked before and got no answer that it liked.
 func (h *exchange) neglected() bool {
-	return h.asked.again(h.now, h.r.mac, h.r.kind == dhcpv4.MessageTypeDiscover) || h.r.msg.NumSeconds >= patience
+	return h.asked.again(h.now, h.r) || h.r.msg.NumSeconds >= patience
 }
 
 // forget takes back what we offered to a client that took another offer.
@@ -58,7 +58,7 @@ func (h *exchange) whoseOffer() Reason {
 	// The offer is of a node that we do not hear: it lives, or died a moment ago. It answers the first time; if it does not, the client is told
 	// to start again, with us.
 	h.pair.Overheard(h.now)
-	if h.asked.again(h.now, h.r.mac, false) {
+	if h.asked.again(h.now, h.r) {
 		return h.nak(OfferLost)
 	}
 	return OtherNode
@@ -91,16 +91,22 @@ func (h *exchange) adoptable() bool {
 // asked remembers who was left to another node, and when first. It is bounded: of a flood, the oldest are forgotten.
 type asked struct{ young, old map[askedKey]time.Time }
 
+// askedKey is one question: who repeats it keeps the transaction.
 type askedKey struct {
 	mac      site.MAC
+	xid      dhcpv4.TransactionID
 	discover bool
+}
+
+func keyOf(r request) askedKey {
+	return askedKey{r.mac, r.msg.TransactionID, r.kind == dhcpv4.MessageTypeDiscover}
 }
 
 func newAsked() *asked { return &asked{young: make(map[askedKey]time.Time)} }
 
-// again notes that a client asked and reports whether it did so before, neglectedAfter ago or more.
-func (a *asked) again(now time.Time, mac site.MAC, discover bool) bool {
-	k := askedKey{mac, discover}
+// again notes a question and reports whether it came before, neglectedAfter ago or more.
+func (a *asked) again(now time.Time, r request) bool {
+	k := keyOf(r)
 	at, ok := a.young[k]
 	if !ok {
 		at, ok = a.old[k]

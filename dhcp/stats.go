@@ -17,6 +17,7 @@ const (
 	MetricCommitted    = "everboot_dhcp_leases_written_total"
 	MetricCommitErrors = "everboot_dhcp_lease_commit_errors_total"
 	MetricSendErrors   = "everboot_dhcp_send_errors_total"
+	MetricIgnored      = "everboot_dhcp_proxy_ignored_total"
 	MetricPeer         = "everboot_dhcp_peer_in_touch"        // label peer: its address
 	MetricLearned      = "everboot_dhcp_leases_learned_total" // from peers
 	MetricClashes      = "everboot_dhcp_lease_clashes_total"
@@ -33,6 +34,7 @@ type Stats struct {
 	Committed    uint64                 `json:"committed"` // leases in them
 	CommitErrors uint64                 `json:"commit_errors"`
 	SendErrors   uint64                 `json:"send_errors"`
+	Ignored      uint64                 `json:"ignored"`    // proxyDHCP offers that a firmware took no notice of
 	Learned      uint64                 `json:"learned"`    // leases that peers told
 	Clashes      uint64                 `json:"clashes"`    // addresses that two clients were given
 	PeerDrops    map[pair.Drop]uint64   `json:"peer_drops"` // messages of peers that were dropped

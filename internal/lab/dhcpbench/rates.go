@@ -24,7 +24,7 @@ type exchanges struct {
 func (e exchanges) lost() float64 { return max(e.loss[0], e.loss[1]) }
 
 var (
-	ratePattern  = regexp.MustCompile(`Rate: ([\d.]+) 4-way exchanges/second`)
+	donePattern  = regexp.MustCompile(`received packets: ([\d.]+)`)
 	lossPattern  = regexp.MustCompile(`drops ratio: ([\d.]+)`)
 	delayPattern = regexp.MustCompile(`avg delay: ([\d.]+) ms`)
 )
@@ -47,7 +47,8 @@ func (s *site) perfdhcp(ctx context.Context, rate, clients, seconds int) (e exch
 	if len(parts) != 3 {
 		return e, fmt.Errorf("perfdhcp: %w: %s", errors.Join(runErr, errors.New("no statistics")), out)
 	}
-	e.rate = number(ratePattern, parts[0])
+	// Its own rate counts the second in which it waits for the last answers.
+	e.rate = number(donePattern, parts[2]) / float64(seconds)
 	for i := range 2 {
 		e.loss[i], e.delay[i] = number(lossPattern, parts[i+1]), number(delayPattern, parts[i+1])
 	}
