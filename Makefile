@@ -53,6 +53,11 @@ bench-tftp: deps build ## TFTP beside tftpd-hpa, dnsmasq, atftpd and pin/tftp, H
 	@CGO_ENABLED=0 go build -o bin/tftpbench ./internal/lab/tftpbench
 	@bin/tftpbench
 
+.PHONY: bench-stream
+bench-stream: deps build ## two hundred targets when streamers die, fall silent, drain and return; forwarding beside HAProxy; iscsi-test-cu (3 minutes)
+	@go run ./internal/lab/benchstream
+	@go test -run '^$$' -bench Pick ./site | grep ns/op
+
 .PHONY: bench-vip
 bench-vip: deps build ## how long clients of the floating address wait when its owner stops, dies, freezes: beside keepalived
 	@go run ./internal/lab/benchvip

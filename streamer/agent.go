@@ -298,9 +298,18 @@ func (a *Agent) announce(ctx context.Context, state site.StreamerState) <-chan s
 		if err != nil {
 			a.complain(err)
 		}
-		s.Sessions = len(sessions)
+		s.Sessions = devices(sessions)
 	}
 	return a.herald.tell(s)
+}
+
+// devices returns how many devices have sessions: firmware leaves a second one behind, and one whose initiator is gone may stay for an hour.
+func devices(sessions []EngineSession) int {
+	seen := make(map[string]bool)
+	for _, s := range sessions {
+		seen[s.Initiator] = true
+	}
+	return len(seen)
 }
 
 // networks returns the subnets of this host's addresses, so that those that choose can tell its NICs apart.

@@ -256,13 +256,13 @@ func TestAgentThatCannotStart(t *testing.T) {
 	}
 }
 
-// sessions are n devices and a probe, which does not count.
+// sessions are n devices, a second session of the first, and a probe; the latter two do not count.
 func sessions(n int) []streamer.EngineSession {
 	list := []streamer.EngineSession{{Initiator: "iqn.2026-11.internal.everboot:probe", Session: 99}}
 	for i := range n {
-		list = append(list, streamer.EngineSession{Initiator: site.InitiatorName(t1), Session: i + 1})
+		list = append(list, streamer.EngineSession{Initiator: site.InitiatorName(site.MAC{2, 5: byte(i)}), Session: i + 1})
 	}
-	return list
+	return append(list, streamer.EngineSession{Initiator: site.InitiatorName(site.MAC{2}), Session: n + 1})
 }
 
 func TestAgentDrainsAsTheOperatorWants(t *testing.T) {
@@ -317,6 +317,9 @@ func TestAgentStop(t *testing.T) {
 				}
 				if took := time.Since(start); took < tt.took || took > tt.took+time.Second {
 					t.Errorf("stopped after %v, want about %v", took, tt.took)
+				}
+				if tt.cut > 0 {
+					tt.cut++ // the second session of the first
 				}
 				if len(a.engine.cut) != tt.cut {
 					t.Errorf("%d sessions cut, want %d", len(a.engine.cut), tt.cut)

@@ -79,7 +79,7 @@ func (s *session) end(cause string, abort bool) (ended bool) {
 		} else {
 			hangUp(s.initiator)
 		}
-		s.leg.Close()
+		part(s.leg)
 	})
 	return ended
 }

@@ -73,10 +73,20 @@ func control(conn net.Conn, f func(fd int)) {
 	}
 }
 
-// tuneLeg makes the silent death of a streamer known in 0.4 s while bytes are under way (TCP_USER_TIMEOUT; on a local network one
-// retransmission, after 200 ms, fits into that time), and else by the pulse. Keepalive is for one that our pulse does not reach.
+// legPatience is how long bytes to a streamer may stay unacknowledged before the kernel gives the connection up (TCP_USER_TIMEOUT).
+// The pulse is quicker; this is for a portal that it does not reach.
+const legPatience = time.Second
+
+// tuneLeg makes the silent death of a streamer known also without the pulse.
 func tuneLeg(conn net.Conn) {
-	tune(conn, net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 2}, 400*time.Millisecond)
+	tune(conn, net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 2}, legPatience)
+}
+
+// part closes the connection to a streamer that says nothing, so that the kernel goes on sending the FIN for a minute or two: if the host was only
+// cut off, its target program must learn that this session has ended, or would count it as load for an hour.
+func part(conn net.Conn) {
+	control(conn, func(fd int) { unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_USER_TIMEOUT, 0) })
+	conn.Close()
 }
 
 // tuneInitiator gives a target longer: its cable may be pulled and put back, or it may be a guest that is being moved.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -20,6 +21,8 @@ import (
 type Client struct {
 	URL   string // http://host:8667
 	Token string
+	// Dial opens connections; nil: a net.Dialer. The lab dials from another network namespace.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 const (
@@ -79,7 +82,7 @@ func (c Client) do(ctx context.Context, method, path string, body []byte, into a
 		r.Header.Set("Authorization", "Bearer "+c.Token)
 	}
 	// No proxy of the environment: an appliance is in the same site, and the token is for it only.
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: c.Dial}}
 	response, err := client.Do(r)
 	if err != nil {
 		return fmt.Errorf("asking the appliance at %s: %w; is it running there? name another with --api", c.URL, errors.Unwrap(err))

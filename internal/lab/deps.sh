@@ -11,7 +11,7 @@ packages="
   busybox-static ca-certificates cpio e2fsprogs iproute2 kmod mmdebstrap nftables procps uidmap zstd gcc libc6-dev
   qemu-system-x86 qemu-utils qemu-block-extra ovmf seabios
   isolinux syslinux-common xorriso gdisk dosfstools
-  tgt libiscsi-bin keepalived dnsmasq-base udhcpc tftp-hpa atftp tftpd-hpa tshark curl nginx-light libwrap0 libpcre2-8-0 kea-dhcp4-server kea-admin isc-dhcp-client dhcpcd-base
+  tgt libiscsi-bin keepalived dnsmasq-base udhcpc tftp-hpa atftp tftpd-hpa tshark curl nginx-light libwrap0 libpcre2-8-0 kea-dhcp4-server kea-admin isc-dhcp-client dhcpcd-base haproxy
 "
 # Debian 12's ipxe (2019) cannot run a script of its own on UEFI: this one always comes from Debian 13.
 ipxe_suite=trixie

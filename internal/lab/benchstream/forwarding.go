@@ -1,0 +1,110 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	haproxyPortal = "198.18.0.2:3261"
+	streams       = 4
+	// bytesEach are read through each of the peers in a run: large enough for a second or more.
+	bytesEach = 1 << 30
+	runs      = 3
+)
+
+// forwarding compares throughput, and the processor time of the one in the middle.
+func forwarding(s *stage) error {
+	conf := s.path("haproxy.cfg")
+	text := fmt.Sprintf(`global
+  nbthread 2
+defaults
+  mode tcp
+  option splice-auto
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+listen iscsi
+  bind %s
+  server s2 %s:3260
+`, haproxyPortal, addresses["s2"])
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		return err
+	}
+	haproxy := s.host["a"].Start("haproxy", "haproxy", "-db", "-f", conf)
+	defer haproxy.Kill()
+	worker, err := s.worker()
+	if err != nil {
+		return err
+	}
+	peers := []struct {
+		name, portal string
+		pid          int
+	}{{"direct", addresses["s2"] + ":3260", 0}, {"HAProxy, splice-auto", haproxyPortal, haproxy.PID()}, {"everboot", portal, worker}}
+	results := make([][]result, len(peers))
+	for range runs { // in turn, so that a slow moment of the machine meets all
+		for i, p := range peers {
+			r, err := s.transfer(p.portal, p.pid)
+			if err != nil {
+				return fmt.Errorf("%s: %w", p.name, err)
+			}
+			results[i] = append(results[i], r)
+		}
+	}
+	for i, p := range peers {
+		slices.SortFunc(results[i], func(a, b result) int { return cmp.Compare(a.rate, b.rate) })
+		r := results[i][runs/2]
+		processor := "-"
+		if p.pid != 0 {
+			processor = fmt.Sprintf("%.2f s of processor a GB", r.processor)
+		}
+		row(fmt.Sprintf("%d streams of 1 MiB reads, %s", streams, p.name), "%.0f MB/s, %s (median of %d)", r.rate, processor, runs)
+	}
+	return nil
+}
+
+// result is one transfer.
+type result struct {
+	rate      float64 // MB/s
+	processor float64 // seconds a GB
+}
+
+// transfer reads bytesEach over some streams.
+func (s *stage) transfer(address string, pid int) (result, error) {
+	var all sync.WaitGroup
+	errs := make(chan error, streams)
+	before, start := time.Duration(0), time.Now()
+	if pid != 0 {
+		before = used(pid)
+	}
+	for i := range streams {
+		all.Go(func() {
+			session, err := s.login(address, i+1)
+			if err != nil {
+				errs <- err
+				return
+			}
+			defer session.Close()
+			const blocks = 2048
+			for done := 0; done < bytesEach/streams; done += blocks * 512 {
+				if _, err := session.ReadBlocks(context.Background(), uint64(done/512)%(size/512-blocks), blocks); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	took := time.Since(start)
+	close(errs)
+	r := result{rate: bytesEach / 1e6 / took.Seconds()}
+	if pid != 0 {
+		r.processor = (used(pid) - before).Seconds() / (bytesEach / 1e9)
+	}
+	return r, <-errs
+}
