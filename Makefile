@@ -12,6 +12,17 @@ build: ## build bin/everboot, one static binary
 	@mkdir -p bin
 	$(BUILD) -o bin/everboot ./cmd/everboot
 
+# A commit's own date and name: equal sources, equal packages.
+DEB_VERSION := $(shell git show -s --format=0.0~git%cd.%h --date=format:%Y%m%d%H%M%S 2>/dev/null || echo 0.0)
+
+DEB_ARCHES := amd64 arm64
+.PHONY: deb
+deb: ## build the Debian packages for amd64 and arm64, as build/everboot_VERSION_ARCH.deb
+	@rm -f $(foreach arch,$(DEB_ARCHES),build/everboot_*_$(arch).deb)
+	@set -e; export DEB_VERSION=$(DEB_VERSION) SOURCE_DATE_EPOCH=$$(git show -s --format=%ct 2>/dev/null || echo 0); for arch in $(DEB_ARCHES); do \
+	  mkdir -p build/deb/$$arch; GOARCH=$$arch $(BUILD) -o build/deb/$$arch/everboot ./cmd/everboot; \
+	  nfpm=$$(cd packaging && go tool -n nfpm); ARCH=$$arch $$nfpm package -f packaging/nfpm.yaml -p deb -t build/everboot_$(DEB_VERSION)_$$arch.deb; done
+
 .PHONY: deps
 deps: ## install the Debian packages that tests and demo need (as root), or print the line to run
 	@internal/lab/deps.sh

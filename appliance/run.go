@@ -40,6 +40,18 @@ func RunGuard(ctx context.Context, cfg *Config, argv []string, log *slog.Logger)
 	return g.Run(ctx)
 }
 
+// FlushVIP takes the floating addresses away from this host, where an appliance that is gone left them.
+func FlushVIP(cfg *Config, log *slog.Logger) error {
+	if len(cfg.VIP.Addresses) == 0 {
+		return nil
+	}
+	g, err := vip.NewGuard(cfg.vipConfig(), log.With("room", "vip"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(g.Release(), g.Close())
+}
+
 // Check reads a configuration file of either kind and looks whether this host is ready for it. The error says what is wrong with the file; the
 // findings are what to mend on the host. Nothing is changed.
 func Check(path string) (findings []error, err error) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"everboot/appliance"
 )
 
 func vipCommand(api *apiFlags) *cobra.Command {
@@ -28,5 +30,22 @@ with vip.preempt. When there is no other appliance it keeps the address and says
 			return nil
 		},
 	})
+	var path string
+	flush := &cobra.Command{
+		Use: "flush", Short: "Take this host's floating addresses away, where an appliance died and left them",
+		Long: `Take the floating addresses of a configuration away from this host, and tell the other appliances, so that one of them takes
+over at once. It is what the systemd unit does after an appliance ended, however it ended. Do not use it while one runs: "everboot vip
+release" hands over without a gap.`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := appliance.Load(path)
+			if err != nil {
+				return usageError{err}
+			}
+			return appliance.FlushVIP(cfg, newLog().With("node", cfg.Node))
+		},
+	}
+	flush.Flags().StringVar(&path, "config", defaultApplianceConfig, "configuration file")
+	c.AddCommand(flush)
 	return c
 }
