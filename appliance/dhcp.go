@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"everboot/appliance/peers"
+	"everboot/appliance/web"
 	"everboot/dhcp"
 	"everboot/dhcp/leases"
 	"everboot/dhcp/pair"
@@ -122,6 +124,42 @@ func (w *worker) leaseOf(mac site.MAC) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
+// dhcpWarnings says what somebody should look at.
+func (w *worker) dhcpWarnings() (list []string) {
+	if w.dhcp == nil {
+		return nil
+	}
+	for _, f := range w.dhcp.Foreign() {
+		list = append(list, fmt.Sprintf("another DHCP server, %s, gives addresses on this segment (last to %s at %s): switch it off, or set dhcp.mode = \"proxy\"",
+			f.Server, f.Client, f.Last.Format("2006-01-02 15:04:05")))
+	}
+	return list
+}
+
+// Leases implements web.Backend.
+func (w *worker) Leases() []web.Lease {
+	list := []web.Lease{}
+	if w.dhcp == nil {
+		return list
+	}
+	v := w.builder.View()
+	for _, l := range w.dhcp.Leases() {
+		list = append(list, web.Lease{
+			Address: l.Address, MAC: l.MAC, Device: v.Devices[l.MAC].Name, Name: l.Name, State: string(l.State),
+			Start: l.Start, Expires: l.Expires, Reserved: l.Reserved,
+		})
+	}
+	return list
+}
+
+// ReleaseLease implements web.Backend.
+func (w *worker) ReleaseLease(ctx context.Context, addr netip.Addr) error {
+	if w.dhcp == nil {
+		return fmt.Errorf("this appliance gives no addresses: ask one with dhcp.mode = \"server\"")
+	}
+	return w.dhcp.Release(ctx, addr)
+}
+
 // leases returns the leases that are alive.
 func (w *worker) leases() []leases.Lease {
 	if w.dhcp == nil {
@@ -142,6 +180,9 @@ func (c collector) dhcp(send emit) {
 	send(dhcp.MetricCommits, "Writes to the lease file.", prometheus.CounterValue, float64(s.Commits))
 	send(dhcp.MetricCommitted, "Leases written to the lease file.", prometheus.CounterValue, float64(s.Committed))
 	send(dhcp.MetricCommitErrors, "Writes to the lease file that failed.", prometheus.CounterValue, float64(s.CommitErrors))
+	for _, f := range c.w.dhcp.Foreign() {
+		send(dhcp.MetricForeign, "Another DHCP server of the segment, and when a client last took its offer.", prometheus.GaugeValue, float64(f.Last.Unix()), "server", f.Server.String())
+	}
 	for _, p := range c.w.dhcp.Peers() {
 		send(dhcp.MetricPeer, "Whether leases are told to another appliance, and confirmed.", prometheus.GaugeValue, truth(p.State == pair.InTouch), "peer", p.Address.String())
 	}

@@ -48,6 +48,7 @@ const (
 	BadHardware  Reason = "bad-hardware"   // its hardware address is not an Ethernet address of one machine
 	Malformed    Reason = "malformed"      // the message contradicts RFC 2131
 	Unsupported  Reason = "unsupported"    // BOOTP without DHCP, or a message that only servers send
+	TooMany      Reason = "rate-limited"   // the machine sends more than perSecond messages a second
 	Overloaded   Reason = "overloaded"     // more messages waited than QueueLength
 )
 
@@ -77,6 +78,7 @@ var reasonText = map[Reason]string{
 	Proxied:      "another server gives it an address; we say where to boot from",
 	NotBooted:    "there is nothing to boot for it",
 	NoClient:     "it does not ask where to boot from",
+	TooMany:      "it sends more messages than a boot needs",
 	Overloaded:   "more messages arrived than we can answer",
 }
 

@@ -182,6 +182,7 @@ func (h *exchange) selecting() Reason {
 	h.addr = cmp.Or(h.r.requested, h.r.ciaddr)
 	if !h.isUs(h.r.server) {
 		h.forget()
+		h.noteForeign(h.now, h.r.server, h.r.mac)
 		return OtherServer
 	}
 	if !h.addr.IsValid() {
@@ -353,13 +354,26 @@ func (h *exchange) finish(reason Reason) (*dhcpv4.DHCPv4, Effects) {
 		d.Server, d.File = h.offer.Server, h.offer.File
 	}
 	e := Effects{Save: h.save, Decision: d}
-	if !d.MAC.IsZero() {
+	if h.tells(d) {
 		if h.r.kind == dhcpv4.MessageTypeDiscover && h.reply != nil {
 			e.Events = append(e.Events, site.Event{At: h.now, MAC: d.MAC, What: d.Message, Detail: asks(d)})
 		}
 		e.Events = append(e.Events, d.event())
 	}
 	return h.reply, e
+}
+
+// tells reports whether a decision belongs into the timeline of a target's boot: not what another node answers, and of machines that
+// neither boot nor are known only how it ended.
+func (h *exchange) tells(d Decision) bool {
+	switch {
+	case d.MAC.IsZero(), d.Reason == OtherNode, d.Reason == Comparing:
+		return false
+	case d.Client != site.ClientOther || h.r.kind != dhcpv4.MessageTypeDiscover || h.reply == nil:
+		return true
+	}
+	_, known := h.view.Devices[d.MAC]
+	return known
 }
 
 // asks returns who sent a DISCOVER, in words.

@@ -41,6 +41,7 @@ type Server struct {
 	ready  chan struct{}
 	queue  chan *dhcpv4.DHCPv4
 	peers  chan []byte // what peers tell
+	free   chan freeing
 	listen func(Config, func(*dhcpv4.DHCPv4)) (transport, error)
 
 	opened   bool
@@ -50,11 +51,12 @@ type Server struct {
 	store     store
 	net       transport
 
-	mu     sync.Mutex // guards what follows
-	state  *State
-	recent *recent
-	held   held
-	stats  Stats
+	mu      sync.Mutex // guards what follows
+	state   *State
+	recent  *recent
+	held    held
+	limiter limiter
+	stats   Stats
 }
 
 // outgoing is an answer, and the leases that must be on disk before it leaves. Without an answer it is the leases alone.
@@ -79,7 +81,7 @@ func New(cfg Config, view func() *site.View, events func(site.Event), log *slog.
 	}
 	s := &Server{
 		cfg: cfg, view: view, events: events, log: log, listen: listen,
-		ready: make(chan struct{}), queue: make(chan *dhcpv4.DHCPv4, cfg.QueueLength), peers: make(chan []byte, peerQueue),
+		ready: make(chan struct{}), queue: make(chan *dhcpv4.DHCPv4, cfg.QueueLength), peers: make(chan []byte, peerQueue), free: make(chan freeing),
 		state: NewState(cfg), recent: newRecent(), stats: newStats(),
 	}
 	i := slices.IndexFunc(cfg.Subnets, func(sub Subnet) bool { return sub.Network.Contains(cfg.ServerAddress) })
@@ -192,6 +194,8 @@ func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan 
 			s.answerOne(q, out)
 		case b := <-s.peers:
 			s.hear(b, out)
+		case f := <-s.free:
+			f.done <- s.freeAddress(f.addr, out)
 		case <-tick.C:
 			for _, q := range s.tick(out) {
 				s.answerOne(q, out)
@@ -229,6 +233,11 @@ func (s *Server) receive(q *dhcpv4.DHCPv4) {
 
 func (s *Server) handle(now time.Time, q *dhcpv4.DHCPv4) (outgoing, bool) {
 	s.mu.Lock()
+	if len(q.ClientHWAddr) == len(site.MAC{}) && !s.limiter.allows(now, site.MAC(q.ClientHWAddr)) {
+		s.stats.Reasons[TooMany]++
+		s.mu.Unlock()
+		return outgoing{}, false
+	}
 	reply, effects := Handle(now, s.view(), q, s.state)
 	s.stats.count(effects.Decision)
 	s.recent.put(effects.Decision)
@@ -237,7 +246,9 @@ func (s *Server) handle(now time.Time, q *dhcpv4.DHCPv4) (outgoing, bool) {
 	for _, e := range effects.Events {
 		s.events(e)
 	}
-	s.log.Debug("DHCP", "mac", effects.Decision.MAC, "decision", effects.Decision)
+	if s.log.Enabled(context.Background(), slog.LevelDebug) {
+		s.log.Debug("DHCP", "mac", effects.Decision.MAC, "decision", effects.Decision)
+	}
 	o := outgoing{save: effects.Save}
 	if reply != nil {
 		o.payload, o.to = reply.ToBytes(), destinationOf(q, reply, s.local)
@@ -311,6 +322,39 @@ func (s *Server) transmit(o outgoing) {
 	s.stats.SendErrors++
 	s.mu.Unlock()
 	s.log.Warn("DHCP cannot send an answer", "to", o.to.addr, "error", err)
+}
+
+// freeing is an operator's wish.
+type freeing struct {
+	addr netip.Addr
+	done chan error
+}
+
+// Release frees an address that somebody has, or ends its quarantine, while the server runs.
+func (s *Server) Release(ctx context.Context, addr netip.Addr) error {
+	f := freeing{addr, make(chan error, 1)}
+	select {
+	case s.free <- f:
+		return <-f.done
+	case <-ctx.Done():
+		return fmt.Errorf("releasing %s: %w", addr, context.Cause(ctx))
+	}
+}
+
+func (s *Server) freeAddress(addr netip.Addr, out chan<- outgoing) error {
+	now := time.Now()
+	s.mu.Lock()
+	l, ok := s.state.table.Free(now, addr)
+	if ok && s.state.pair != nil {
+		s.state.pair.Changed(now, addr)
+	}
+	s.mu.Unlock()
+	if !ok {
+		return fmt.Errorf("nobody has %s: everboot lease list shows who has what", addr)
+	}
+	out <- outgoing{save: []leases.Lease{l}}
+	s.events(site.Event{At: now, MAC: l.MAC, What: "release", Detail: fmt.Sprintf("%s was freed by an operator", addr)})
+	return nil
 }
 
 // Leases returns every lease by address: bound ones, offers, and those that are free again.

@@ -173,7 +173,7 @@ func TestNoACKWithoutADisk(t *testing.T) {
 		if got := acked(w.answers()); len(got) != 1 || !d.written[ip("198.18.0.100")] {
 			t.Errorf("answers after: %v", got)
 		}
-		if len(*events) != 4 || s.Stats().CommitErrors != 1 {
+		if len(*events) != 2 || s.Stats().CommitErrors != 1 {
 			t.Errorf("events %v, stats %+v", *events, s.Stats())
 		}
 	})
@@ -309,4 +309,28 @@ func TestRecentIsBounded(t *testing.T) {
 	if _, ok := r.get(site.MAC{}); ok {
 		t.Error("a decision on nobody")
 	}
+}
+
+// TestAnOperatorFreesAnAddress: it is on disk, and the next client may have it.
+func TestAnOperatorFreesAnAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, d, events := simulated(t, alone())
+		stop := run(t, s)
+		s.receive(message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.100")))
+		time.Sleep(time.Second)
+		if err := s.Release(t.Context(), ip("198.18.0.100")); err != nil {
+			t.Error(err)
+		}
+		if err := s.Release(t.Context(), ip("198.18.0.100")); err == nil {
+			t.Error("freed twice")
+		}
+		time.Sleep(time.Second)
+		stop()
+		if last := d.writes[len(d.writes)-1]; last[0].State != leases.Released || s.Leases()[0].State != leases.Released {
+			t.Errorf("on disk %v", last)
+		}
+		if e := (*events)[len(*events)-1]; e.MAC != stranger || e.What != "release" {
+			t.Errorf("event %v", e)
+		}
+	})
 }

@@ -18,6 +18,8 @@ type State struct {
 	pair  *pair.Machine // nil: there is no word between the nodes
 	asked *asked        // what was left to the other node
 
+	foreign []Foreign // other DHCP servers of the segment
+
 	// What follows is made of the view that it was last asked about.
 	view     *site.View
 	reserved map[netip.Addr]site.MAC

@@ -18,8 +18,9 @@ const (
 	MetricCommitErrors = "everboot_dhcp_lease_commit_errors_total"
 	MetricSendErrors   = "everboot_dhcp_send_errors_total"
 	MetricIgnored      = "everboot_dhcp_proxy_ignored_total"
-	MetricPeer         = "everboot_dhcp_peer_in_touch"        // label peer: its address
-	MetricLearned      = "everboot_dhcp_leases_learned_total" // from peers
+	MetricForeign      = "everboot_dhcp_foreign_server_last_seconds" // label server: its address
+	MetricPeer         = "everboot_dhcp_peer_in_touch"               // label peer: its address
+	MetricLearned      = "everboot_dhcp_leases_learned_total"        // from peers
 	MetricClashes      = "everboot_dhcp_lease_clashes_total"
 	MetricPeerDrops    = "everboot_dhcp_peer_messages_dropped_total" // label reason
 )

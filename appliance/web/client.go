@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -46,6 +47,17 @@ func (c Client) Explain(ctx context.Context, who string) (Explanation, error) {
 func (c Client) Rebalance(ctx context.Context) (streamer.Rebalancing, error) {
 	var r streamer.Rebalancing
 	return r, c.do(ctx, http.MethodPost, "/api/v1/rebalance", nil, &r)
+}
+
+// Leases returns what DHCP knows of each address.
+func (c Client) Leases(ctx context.Context) ([]Lease, error) {
+	var list []Lease
+	return list, c.do(ctx, http.MethodGet, "/api/v1/leases", nil, &list)
+}
+
+// ReleaseLease frees an address.
+func (c Client) ReleaseLease(ctx context.Context, addr netip.Addr) error {
+	return c.do(ctx, http.MethodDelete, "/api/v1/leases/"+addr.String(), nil, nil)
 }
 
 // Put writes an object into the registry.

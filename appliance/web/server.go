@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -21,6 +22,8 @@ import (
 type Backend interface {
 	Status() Status
 	Explain(who string) (Explanation, error) // a MAC or an IP address
+	Leases() []Lease
+	ReleaseLease(ctx context.Context, addr netip.Addr) error
 	Put(ctx context.Context, kind site.Kind, key string, value []byte) error
 	Delete(ctx context.Context, kind site.Kind, key string) error
 	Rebalance(ctx context.Context) (streamer.Rebalancing, error)
@@ -100,6 +103,8 @@ func (s *Server) routes() http.Handler {
 	private.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.backend.Status()) })
 	private.HandleFunc("GET /api/v1/explain", s.explain)
 	private.HandleFunc("POST /api/v1/rebalance", s.rebalance)
+	private.HandleFunc("GET /api/v1/leases", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.backend.Leases()) })
+	private.HandleFunc("DELETE /api/v1/leases/{address}", s.releaseLease)
 	private.HandleFunc("PUT /api/v1/{kind}/{key}", s.put)
 	private.HandleFunc("DELETE /api/v1/{kind}/{key}", s.remove)
 	if s.cfg.Announce != nil {
@@ -153,6 +158,18 @@ func (s *Server) rebalance(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, result)
+}
+
+func (s *Server) releaseLease(w http.ResponseWriter, r *http.Request) {
+	addr, err := netip.ParseAddr(r.PathValue("address"))
+	if err == nil {
+		err = s.backend.ReleaseLease(r.Context(), addr)
+	}
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func (s *Server) put(w http.ResponseWriter, r *http.Request) {

@@ -2,6 +2,7 @@
 package web
 
 import (
+	"net/netip"
 	"time"
 
 	"everboot/appliance/peers"
@@ -61,6 +62,18 @@ type Transfer struct {
 	MAC    site.MAC `json:"mac"`
 	Device string   `json:"device,omitempty"`
 	tftp.Transfer
+}
+
+// Lease is what DHCP knows of an address.
+type Lease struct {
+	Address  netip.Addr `json:"address"`
+	MAC      site.MAC   `json:"mac"`
+	Device   string     `json:"device,omitempty"` // its name, if the site knows it
+	Name     string     `json:"name,omitempty"`   // the host name that the client sent
+	State    string     `json:"state"`            // offered, bound, declined, released or expired
+	Start    time.Time  `json:"start"`
+	Expires  time.Time  `json:"expires"` // when a live one ends; when another one ended
+	Reserved bool       `json:"reserved"`
 }
 
 // Explanation is what a target gets, and why.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -27,6 +28,15 @@ func (f *fakeBackend) Explain(who string) (Explanation, error) {
 		return Explanation{}, errors.New("nobody was named")
 	}
 	return Explanation{Device: who}, nil
+}
+
+func (f *fakeBackend) Leases() []Lease {
+	return []Lease{{Address: netip.MustParseAddr("198.18.0.100"), State: "bound"}}
+}
+
+func (f *fakeBackend) ReleaseLease(_ context.Context, addr netip.Addr) error {
+	f.put["released"] = addr.String()
+	return nil
 }
 
 func (f *fakeBackend) Put(_ context.Context, kind site.Kind, key string, value []byte) error {
@@ -173,5 +183,17 @@ func TestPageEscapesWhatOthersSay(t *testing.T) {
 	text := string(page)
 	if strings.Contains(text, "<script>") || !strings.Contains(text, "&lt;script&gt;") {
 		t.Error("a streamer's words are HTML in the page")
+	}
+}
+
+func TestLeases(t *testing.T) {
+	url, backend := serve(t, "")
+	c := Client{URL: url}
+	list, err := c.Leases(t.Context())
+	if err != nil || len(list) != 1 || list[0].State != "bound" {
+		t.Fatalf("%v %v", list, err)
+	}
+	if err := c.ReleaseLease(t.Context(), list[0].Address); err != nil || backend.put["released"] != "198.18.0.100" {
+		t.Errorf("%v, released %q", err, backend.put["released"])
 	}
 }

@@ -77,7 +77,7 @@ and iSCSI logins that find a living streamer. Run "everboot appliance" on two or
 	root.PersistentFlags().StringVar(&api.url, "api", os.Getenv("EVERBOOT_API"), "URL of the appliance to ask (default: EVERBOOT_API, else the one of --config, else http://127.0.0.1:8667)")
 	root.PersistentFlags().StringVar(&api.tokenFile, "token-file", os.Getenv("EVERBOOT_TOKEN_FILE"), "file with the API's token (default: EVERBOOT_TOKEN_FILE, else that of the configuration)")
 	root.AddCommand(
-		applianceCommand(), streamerCommand(&api), checkCommand(), statusCommand(&api), explainCommand(&api), rebalanceCommand(&api),
+		applianceCommand(), streamerCommand(&api), checkCommand(), statusCommand(&api), explainCommand(&api), leaseCommand(&api), rebalanceCommand(&api),
 		objectCommand(&api, deviceObject), objectCommand(&api, collectionObject), vdiskCommand(&api), vipCommand(&api),
 		imageCommand(&api),
 	)

@@ -48,6 +48,9 @@ func objectCommand(api *apiFlags, o object) *cobra.Command {
 	c := &cobra.Command{Use: o.noun, Short: fmt.Sprintf("List, set and remove the site's %ss", o.noun), Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	c.AddCommand(listCommand(api, o), setCommand(api, o), removeCommand(api, o))
+	if o.kind == site.KindDevice {
+		c.AddCommand(importCommand(api), exportCommand(api))
+	}
 	return c
 }
 

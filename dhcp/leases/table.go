@@ -191,6 +191,21 @@ func (t *Table) Release(now time.Time, a netip.Addr, c Client) (Lease, bool) {
 	return r.Lease, true
 }
 
+// Free frees an address whoever has it, also from quarantine.
+func (t *Table) Free(now time.Time, a netip.Addr) (Lease, bool) {
+	t.expire(now)
+	r, ok := t.records[a]
+	if !ok || !r.Live() {
+		return Lease{}, false
+	}
+	client := *r
+	t.retire(r, Released, now)
+	client.Lease.State, client.Lease.Expires = Released, now
+	client.Lease.Version++
+	r.Version = client.Lease.Version
+	return client.Lease, true
+}
+
 // Decline puts an address that the client has into quarantine.
 func (t *Table) Decline(now time.Time, a netip.Addr, c Client, quarantine time.Duration) (Lease, bool) {
 	t.expire(now)
