@@ -43,7 +43,9 @@ func (w *worker) openHealth() error {
 		w.builder.probed(ctx, name, c)
 		if w.vip != nil && (name == checkOwnTFTP || name == checkOwnHTTP) {
 			own[name] = c.Health
-			w.vip.SetPriority(priority(w.cfg.VIP.Priority, own))
+			for i, cfg := range w.cfg.vipConfigs() {
+				w.vips[i].SetPriority(priority(cfg.Priority, own))
+			}
 		}
 	}}, w.log.With("room", "health"))
 	w.builder.changed = append(w.builder.changed, w.setChecks)

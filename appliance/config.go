@@ -14,6 +14,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"everboot/site"
+	"everboot/vip"
 )
 
 // Config is appliance.toml. Everything that has a default may be left out.
@@ -91,7 +92,7 @@ func defaultConfig() Config {
 	return Config{
 		Site: "default", State: "/var/lib/everboot",
 		Registry: RegistryConfig{Kind: "embedded", Address: "127.0.0.1:8500"},
-		VIP:      VIPConfig{VRID: 51, Priority: 100, AdvertInterval: Duration(100 * time.Millisecond)},
+		VIP:      VIPConfig{VIPGroup: VIPGroup{VRID: 51, Priority: vip.DefaultPriority, AdvertInterval: Duration(vip.DefaultInterval)}},
 		TFTP:     TFTPConfig{Enabled: true, Listen: ":69", IPXE: "/usr/lib/ipxe"},
 		HTTP:     HTTPConfig{Enabled: true, Listen: ":80"},
 		Director: DirectorConfig{Enabled: true, Listen: ":3260"},

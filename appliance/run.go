@@ -30,12 +30,13 @@ func RunGuard(ctx context.Context, cfg *Config, argv []string, log *slog.Logger)
 	}
 	g := &Guard{Worker: argv, Release: func() error { return nil }, Keep: keep.NewHolder(log), Log: log}
 	if len(cfg.VIP.Addresses) > 0 {
-		addresses, err := vip.NewGuard(cfg.vipConfig(), log.With("room", "vip"))
+		configs := cfg.vipConfigs()
+		addresses, err := vip.NewGuards(configs, log.With("room", "vip"))
 		if err != nil {
 			return err
 		}
 		defer addresses.Close()
-		g.Release, g.Patience = addresses.Release, vip.Patience(cfg.vipConfig())
+		g.Release, g.Patience = addresses.Release, vip.Patience(configs...)
 	}
 	return g.Run(ctx)
 }
@@ -104,7 +105,9 @@ func (c *Config) checkHost() []error {
 	own, err := ownAddress(c)
 	add(err)
 	if len(c.VIP.Addresses) > 0 && own.IsValid() {
-		add(vip.Check(c.vipConfig())...)
+		for _, g := range c.vipConfigs() {
+			add(vip.Check(g)...)
+		}
 	}
 	if c.Peers.shares() && own.IsValid() {
 		if cfg, err := c.peersConfig(own); err == nil { // what is wrong with the key has been said

@@ -1,65 +1,119 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"everboot/appliance/web"
 	"everboot/vip"
 	"everboot/vip/vrrp"
 )
 
-// VIPConfig is the floating address. No addresses: no VIP.
+// VIPConfig is the floating address that targets boot from. No addresses: no VIP.
 type VIPConfig struct {
+	VIPGroup
+	// Groups are more virtual routers beside it.
+	Groups []VIPGroup `toml:"group"`
+}
+
+// VIPGroup is a virtual router: addresses of one family that one node has at a time.
+type VIPGroup struct {
 	Addresses      []netip.Prefix `toml:"addresses"`
 	VRID           int            `toml:"vrid"`
 	Priority       int            `toml:"priority"`
 	AdvertInterval Duration       `toml:"advert_interval"`
 	Preempt        bool           `toml:"preempt"`
+	PreemptDelay   Duration       `toml:"preempt_delay"`
+	Unicast        []netip.Addr   `toml:"unicast"`   // the other nodes' own addresses; none: multicast
+	Interface      string         `toml:"interface"` // of a [[vip.group]]; the node's if it is left out
 }
 
 func (c *Config) checkVIP() error {
 	v := c.VIP
 	if len(v.Addresses) == 0 {
+		if len(v.Groups) > 0 {
+			return fmt.Errorf("vip.group: vip.addresses are missing; give the address that targets boot from")
+		}
 		return nil
 	}
-	if v.VRID < 1 || v.VRID > 255 {
-		return fmt.Errorf("vip.vrid %d: use 1 to 255", v.VRID)
+	if v.Interface != "" {
+		return fmt.Errorf("vip.interface: leave it out, it is the node's interface; only [[vip.group]] has one")
 	}
-	if v.Priority < 10 || v.Priority > 254 {
-		return fmt.Errorf("vip.priority %d: use 10 to 254", v.Priority)
-	}
-	for i, p := range v.Addresses {
+	for _, p := range v.Addresses {
 		if !p.Addr().Is4() {
-			return fmt.Errorf("vip.addresses: %s: use an IPv4 address with its prefix length", p)
-		}
-		if slices.ContainsFunc(v.Addresses[:i], func(o netip.Prefix) bool { return o.Addr() == p.Addr() }) {
-			return fmt.Errorf("vip.addresses: %s stands there twice", p.Addr())
+			return fmt.Errorf("vip.addresses: %s: targets boot over IPv4; put IPv6 addresses into a [[vip.group]]", p)
 		}
 	}
+	configs := c.vipConfigs()
+	for _, g := range configs {
+		if err := g.Validate(); err != nil {
+			return err
+		}
+	}
+	return vip.CheckTogether(configs)
+}
+
+// vipConfigs returns all virtual routers, that of [vip] first.
+func (c *Config) vipConfigs() []vip.Config {
+	if len(c.VIP.Addresses) == 0 {
+		return nil
+	}
+	var configs []vip.Config
+	for _, g := range append([]VIPGroup{c.VIP.VIPGroup}, c.VIP.Groups...) {
+		configs = append(configs, vip.Config{
+			Interface: cmp.Or(g.Interface, c.Interface), Addresses: g.Addresses, VRID: g.VRID,
+			Priority:       cmp.Or(g.Priority, c.VIP.Priority),
+			AdvertInterval: cmp.Or(time.Duration(g.AdvertInterval), time.Duration(c.VIP.AdvertInterval)),
+			Preempt:        g.Preempt, PreemptDelay: time.Duration(g.PreemptDelay), Peers: g.Unicast,
+		})
+	}
+	patience := vip.Patience(configs...)
+	for i := range configs {
+		configs[i].Patience = patience
+	}
+	return configs
+}
+
+func (w *worker) openVIP() error {
+	configs := w.cfg.vipConfigs()
+	if len(configs) == 0 {
+		return nil
+	}
+	pulse := vip.NewPulse(len(configs), w.opts.Beat)
+	for i := range configs {
+		configs[i].Beat = pulse.Of(i)
+		configs[i].Connections = w.connections.Lost
+	}
+	routers, err := vip.NewAll(configs, w.log.With("room", "vip"))
+	if err != nil {
+		return err
+	}
+	w.vip, w.vips = routers[0], routers
 	return nil
 }
 
-func (c *Config) vipConfig() vip.Config {
-	return vip.Config{
-		Interface: c.Interface, Addresses: c.VIP.Addresses, VRID: c.VIP.VRID, Priority: c.VIP.Priority,
-		AdvertInterval: time.Duration(c.VIP.AdvertInterval), Preempt: c.VIP.Preempt,
+// releaseVIP hands over every address that this node owns.
+func (w *worker) releaseVIP(ctx context.Context) error {
+	var wait sync.WaitGroup
+	errs := make([]error, len(w.vips))
+	for i, r := range w.vips {
+		wait.Go(func() { errs[i] = r.Release(ctx) })
 	}
-}
-
-func (w *worker) openVIP() (err error) {
-	if len(w.cfg.VIP.Addresses) == 0 {
-		return nil
+	wait.Wait()
+	if slices.Contains(errs, nil) { // what it does not own it cannot hand over
+		errs = slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, vip.ErrNotOwner) })
 	}
-	cfg := w.cfg.vipConfig()
-	cfg.Beat, cfg.Connections = w.opts.Beat, w.connections.Lost
-	w.vip, err = vip.New(cfg, w.log.With("room", "vip"))
-	return err
+	return errors.Join(slices.CompactFunc(errs, func(a, b error) bool { return errors.Is(a, b) })...)
 }
 
 // runVIP waits until everything else serves, says that the worker is ready, and then takes part in the election until ctx ends or
@@ -88,49 +142,92 @@ func (w *worker) runVIP(ctx, all context.Context) error {
 			w.ownsVIP(t.To == vrrp.Active)
 		}
 	}()
-	err := w.vip.Run(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	for _, r := range w.vips {
+		group.Go(func() error { return r.Run(ctx) })
+	}
+	err := group.Wait()
 	<-followed
 	return err
 }
 
 func (w *worker) closeVIP() error {
-	if w.vip == nil {
-		return nil
+	var errs []error
+	for _, r := range w.vips {
+		errs = append(errs, r.Close())
 	}
-	return w.vip.Close()
+	return errors.Join(errs...)
 }
 
-func (w *worker) vipStatus() *web.VIP {
-	if w.vip == nil {
-		return nil
+func (w *worker) vipStatus() []web.VIP {
+	var list []web.VIP
+	for i, cfg := range w.cfg.vipConfigs()[:len(w.vips)] {
+		s := w.vips[i].Status()
+		v := web.VIP{
+			VRID: cfg.VRID, State: string(s.State), Since: s.Since, Priority: s.Priority,
+			Reason: string(s.Last.Cause), Odd: map[string]uint64{},
+		}
+		for _, p := range cfg.Addresses {
+			v.Addresses = append(v.Addresses, p.Addr().String())
+		}
+		if s.Owner.IsValid() {
+			v.Owner = s.Owner.String()
+		}
+		for odd, n := range s.Odd {
+			v.Odd[string(odd)] = n
+		}
+		for reason, n := range s.Dropped {
+			v.Odd["dropped: "+string(reason)] = n
+		}
+		list = append(list, v)
 	}
-	s := w.vip.Status()
-	v := &web.VIP{State: string(s.State), Since: s.Since, Priority: s.Priority, Reason: string(s.Last.Cause)}
-	for _, p := range w.cfg.VIP.Addresses {
-		v.Addresses = append(v.Addresses, p.Addr().String())
-	}
-	if s.Owner.IsValid() {
-		v.Owner = s.Owner.String()
-	}
-	return v
+	return list
 }
 
-// The names of the metrics of the floating address.
+// mainVIP returns what the router of [vip] says.
+func (w *worker) mainVIP() *web.VIP {
+	if list := w.vipStatus(); len(list) > 0 {
+		return &list[0]
+	}
+	return nil
+}
+
+// The names of the metrics of the floating addresses. Each has the label vrid.
 const (
-	metricVIPActive  = "everboot_vip_active"
-	metricVIPSent    = "everboot_vip_advertisements_sent_total"
-	metricVIPDropped = "everboot_vip_advertisements_dropped_total" // label reason
-	metricVIPOdd     = "everboot_vip_oddities_total"               // label kind
+	metricVIPActive      = "everboot_vip_active"
+	metricVIPSince       = "everboot_vip_state_since_seconds"
+	metricVIPTransitions = "everboot_vip_transitions_total" // label cause
+	metricVIPSent        = "everboot_vip_advertisements_sent_total"
+	metricVIPDropped     = "everboot_vip_advertisements_dropped_total" // label reason
+	metricVIPOdd         = "everboot_vip_oddities_total"               // label kind
+	metricVIPTickled     = "everboot_vip_tickled_connections_total"
 )
 
 func (c collector) vip(send emit) {
-	s := c.w.vip.Status()
-	send(metricVIPActive, "Whether this node owns the floating addresses.", prometheus.GaugeValue, truth(s.State == vrrp.Active))
-	send(metricVIPSent, "VRRP advertisements sent.", prometheus.CounterValue, float64(s.Sent))
-	for reason, n := range s.Dropped {
-		send(metricVIPDropped, "VRRP advertisements dropped.", prometheus.CounterValue, float64(n), "reason", string(reason))
+	for i, cfg := range c.w.cfg.vipConfigs()[:len(c.w.vips)] {
+		s := c.w.vips[i].Status()
+		id := []string{"vrid", vridLabel(cfg)}
+		with := func(name, value string) []string { return append(slices.Clone(id), name, value) }
+		send(metricVIPActive, "Whether this node owns the floating addresses.", prometheus.GaugeValue, truth(s.State == vrrp.Active), id...)
+		send(metricVIPSince, "When the router came into its state, in seconds since 1970.", prometheus.GaugeValue, float64(s.Since.Unix()), id...)
+		send(metricVIPSent, "VRRP advertisements sent.", prometheus.CounterValue, float64(s.Sent), id...)
+		send(metricVIPTickled, "Connections whose clients were told that they are gone.", prometheus.CounterValue, float64(s.Tickled), id...)
+		for cause, n := range s.Transitions {
+			send(metricVIPTransitions, "Changes of the router's state.", prometheus.CounterValue, float64(n), with("cause", string(cause))...)
+		}
+		for reason, n := range s.Dropped {
+			send(metricVIPDropped, "VRRP advertisements dropped.", prometheus.CounterValue, float64(n), with("reason", string(reason))...)
+		}
+		for kind, n := range s.Odd {
+			send(metricVIPOdd, "VRRP advertisements that nobody meant so.", prometheus.CounterValue, float64(n), with("kind", string(kind))...)
+		}
 	}
-	for kind, n := range s.Odd {
-		send(metricVIPOdd, "VRRP advertisements that nobody meant so.", prometheus.CounterValue, float64(n), "kind", string(kind))
+}
+
+// vridLabel tells an IPv6 router from an IPv4 one, which may have the same VRID.
+func vridLabel(cfg vip.Config) string {
+	if cfg.Addresses[0].Addr().Is6() {
+		return strconv.Itoa(cfg.VRID) + "/6"
 	}
+	return strconv.Itoa(cfg.VRID)
 }

@@ -69,7 +69,8 @@ type worker struct {
 	events      chan site.Event
 	lost        atomic.Uint64 // events that found the channel full
 
-	vip      *vip.Router
+	vip      *vip.Router   // of [vip]: its address is the one that targets boot from
+	vips     []*vip.Router // all
 	dhcp     *dhcp.Server
 	proxy    *dhcp.Proxy
 	files    *tftp.Files
@@ -157,7 +158,7 @@ func (w *worker) openAPI() error {
 	}
 	c := web.Config{Listen: w.cfg.API.Listen, Token: token, Metrics: w.metrics()}
 	if w.vip != nil {
-		c.ReleaseVIP = w.vip.Release
+		c.ReleaseVIP = w.releaseVIP
 	}
 	if r, ok := w.registry.(*embedded.Registry); ok {
 		c.Announce = r.Handler()

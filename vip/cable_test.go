@@ -43,13 +43,13 @@ func (p *port) edge() edge {
 	return edge{wire: p, table: p, announcer: p, tickler: p, primary: p.addr, close: func() error { close(p.closed); return nil }}
 }
 
-func (p *port) Send(message []byte) error {
+func (p *port) Send(message []byte, from, to netip.Addr) error {
 	p.cable.mu.Lock()
 	defer p.cable.mu.Unlock()
 	p.did = append(p.did, fmt.Sprintf("advertise %d", message[2]))
 	for _, other := range p.cable.ports {
 		if other != p && !p.silent && !other.silent {
-			other.queue <- vrrp.Packet{Source: p.addr, Destination: vrrp.Group4(), TTL: 255, Payload: message}
+			other.queue <- vrrp.Packet{Source: from, Destination: to, TTL: 255, Payload: message}
 		}
 	}
 	return nil

@@ -36,7 +36,7 @@ func Check(cfg Config) []error {
 	if link.Flags&net.FlagUp == 0 {
 		errs = append(errs, fmt.Errorf("vip: interface %s is down; run: ip link set %s up", link.Name, link.Name))
 	}
-	own, err := ownAddresses(link)
+	own, err := ownAddresses(link, cfg.is6())
 	if err == nil {
 		_, err = cfg.pickPrimary(own)
 	}

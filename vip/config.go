@@ -1,4 +1,4 @@
-// Package vip keeps floating IPv4 addresses on exactly one of several hosts. They elect the owner by VRRP version 3
+// Package vip keeps floating addresses on exactly one of several hosts. They elect the owner by VRRP version 3
 // (RFC 9568); package vip/vrrp is the election, this package the owner of the addresses and its edge to Linux.
 //
 // No address survives its owner. A Router that stops takes its addresses away. When its process dies, a Guard in the
@@ -7,15 +7,20 @@
 package vip
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"everboot/site"
 	"everboot/vip/vrrp"
 )
+
+// maxPreemptDelay is what keepalived allows, too.
+const maxPreemptDelay = 1000 * time.Second
 
 // Defaults of Config.
 const (
@@ -32,7 +37,8 @@ const SickPriority = 9
 type Config struct {
 	Interface string
 	// Addresses are the floating addresses with the net that they are in. On the interface they have 32 bits: with the
-	// bits of the net Linux would make them secondary to the node's own address, and take them away together with it.
+	// bits of the net Linux would make them secondary to the node's own address, and take them away together with it. They are
+	// all IPv4 or all IPv6; IPv6 ones need a link-local one among them, or get vrrp.LinkLocal.
 	Addresses []netip.Prefix
 	VRID      int // 1 to 255; the same on all nodes, and of no other group on the segment
 	// Priority is 10 to 254, or 255 for the router that waits for nobody. The highest is elected. 0: DefaultPriority.
@@ -40,8 +46,13 @@ type Config struct {
 	// AdvertInterval is from 10ms to 40.95s in steps of 10ms. A silent owner is missed after three to four of the
 	// intervals that it announced itself. 0: DefaultInterval.
 	AdvertInterval time.Duration
-	// Preempt says that this node takes the addresses back from a well node of lower priority.
-	Preempt bool
+	// Preempt says that this node takes the addresses back from a well node of lower priority, PreemptDelay for how long it lets
+	// that node go on first.
+	Preempt      bool
+	PreemptDelay time.Duration
+	// Peers are the other nodes' own addresses, for networks that carry no multicast: advertisements go to each of them, and only
+	// theirs count. None: multicast.
+	Peers []netip.Addr
 	// Checksum is vrrp.PseudoHeader for groups with keepalived, vrrp.MessageOnly for routers that heed RFC 9568 to the
 	// letter. Both are understood.
 	Checksum vrrp.Checksum
@@ -95,7 +106,15 @@ func (c Config) Validate() error {
 	case c.AdvertInterval%vrrp.MinInterval != 0:
 		add("advertisement interval %s: use a multiple of %s", c.AdvertInterval, vrrp.MinInterval)
 	}
+	if c.PreemptDelay < 0 || c.PreemptDelay > maxPreemptDelay {
+		add("preempt delay %s: use up to %s", c.PreemptDelay, maxPreemptDelay)
+	}
 	errs = append(errs, checkAddresses(c.Addresses)...)
+	for _, p := range c.Peers {
+		if p.Is6() != c.is6() || c.floats(p) {
+			add("peer %s: use the own address of another node, of the family of the floating addresses", p)
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -108,11 +127,15 @@ func checkAddresses(prefixes []netip.Prefix) []error {
 	for _, p := range prefixes {
 		a := p.Addr()
 		switch {
-		case !p.IsValid() || !a.Is4():
-			errs = append(errs, fmt.Errorf("vip: address %s: use an IPv4 address with its net, such as 198.18.0.10/24", p))
+		case !p.IsValid() || a.Is4In6():
+			errs = append(errs, fmt.Errorf("vip: address %s: use an address with its net, such as 198.18.0.10/24", p))
+		case a.Is4() != prefixes[0].Addr().Is4():
+			errs = append(errs, fmt.Errorf("vip: address %s is of another family than %s: give IPv4 and IPv6 addresses to virtual routers of their own", p, prefixes[0]))
 		case a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 			errs = append(errs, fmt.Errorf("vip: address %s is not the address of a host", a))
-		case p.Bits() < 31 && (a == p.Masked().Addr() || a == broadcast(p)):
+		case a.Is6() && p.Bits() < 127 && a == p.Masked().Addr():
+			errs = append(errs, fmt.Errorf("vip: address %s is every router's of its net (RFC 4291 §2.6.1), not a host's", p))
+		case a.Is4() && p.Bits() < 31 && (a == p.Masked().Addr() || a == broadcast(p)):
 			errs = append(errs, fmt.Errorf("vip: address %s names the whole net, not a host in it", p))
 		case seen[a]:
 			errs = append(errs, fmt.Errorf("vip: address %s is given twice", a))
@@ -137,10 +160,40 @@ func (c Config) withDefaults() Config {
 	if c.AdvertInterval == 0 {
 		c.AdvertInterval = DefaultInterval
 	}
+	if c.is6() && !slices.ContainsFunc(c.Addresses, isLinkLocal) && c.VRID > 0 && c.VRID < 256 {
+		c.Addresses = append([]netip.Prefix{netip.PrefixFrom(vrrp.LinkLocal(uint8(c.VRID)), 64)}, c.Addresses...)
+	} else if c.is6() {
+		c.Addresses = slices.Clone(c.Addresses)
+		slices.SortStableFunc(c.Addresses, func(a, b netip.Prefix) int { return cmp.Compare(rank(a), rank(b)) })
+	}
 	if c.Patience == 0 {
 		c.Patience = max(patienceMin, min(patienceMax, vrrp.DownInterval(uint8(c.Priority), c.AdvertInterval)+2*c.AdvertInterval))
 	}
 	return c
+}
+
+func isLinkLocal(p netip.Prefix) bool { return p.Addr().IsLinkLocalUnicast() }
+
+// rank sorts link-local addresses first (RFC 9568 §5.2.9).
+func rank(p netip.Prefix) int {
+	if isLinkLocal(p) {
+		return 0
+	}
+	return 1
+}
+
+// is6 reports whether the floating addresses are of IPv6.
+func (c Config) is6() bool { return len(c.Addresses) > 0 && c.Addresses[0].Addr().Is6() }
+
+// destinations returns where advertisements go.
+func (c Config) destinations() []netip.Addr {
+	switch {
+	case len(c.Peers) > 0:
+		return c.Peers
+	case c.is6():
+		return []netip.Addr{vrrp.Group6()}
+	}
+	return []netip.Addr{vrrp.Group4()}
 }
 
 // addrs returns the floating addresses without their nets.
@@ -156,12 +209,12 @@ func (c Config) addrs() []netip.Addr {
 func (c Config) machine(primary netip.Addr) vrrp.Config {
 	return vrrp.Config{
 		VRID: uint8(c.VRID), Priority: uint8(c.Priority), Interval: c.AdvertInterval, Preempt: c.Preempt, Sick: SickPriority,
-		Primary: primary, Addresses: c.addrs(), Checksum: c.Checksum,
+		PreemptDelay: c.PreemptDelay, Primary: primary, Addresses: c.addrs(), Checksum: c.Checksum, Peers: c.Peers,
 	}
 }
 
 // pickPrimary returns the node's own address that its advertisements come from: the first in the net of the first
-// floating address. own are the addresses of the interface.
+// floating address, which for IPv6 is a link-local one (RFC 9568 §5.1.2.1). own are the addresses of the interface.
 func (c Config) pickPrimary(own []netip.Prefix) (netip.Addr, error) {
 	primary := netip.Addr{}
 	var nets []string
@@ -172,7 +225,7 @@ func (c Config) pickPrimary(own []netip.Prefix) (netip.Addr, error) {
 	}
 	has := "it has " + strings.Join(nets, ", ")
 	if len(nets) == 0 {
-		has = "it has no IPv4 address of its own; give it one"
+		has = "it has no address of that family of its own; give it one"
 	}
 	var errs []error
 	for i, f := range c.Addresses {

@@ -24,7 +24,7 @@ func NewGuard(cfg Config, log *slog.Logger) (*Guard, error) {
 	if err := errors.Join(Check(cfg)...); err != nil {
 		return nil, err
 	}
-	e, err := open(cfg, deaf)
+	e, err := open(cfg, deaf, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -44,10 +44,7 @@ func (g *Guard) Release() error {
 		return err
 	}
 	m := vrrp.New(g.cfg.machine(g.edge.primary))
-	message, sendErr := m.Advertisement(vrrp.Advertise{Priority: 0}).Marshal(g.edge.primary, vrrp.Group4())
-	if sendErr == nil {
-		sendErr = g.edge.Send(message)
-	}
+	sendErr := send(g.edge, g.cfg, m.Advertisement(vrrp.Advertise{Priority: 0}))
 	if sendErr != nil {
 		sendErr = fmt.Errorf("resigning for a dead worker: %w", sendErr)
 	}
@@ -57,3 +54,37 @@ func (g *Guard) Release() error {
 
 // Close closes the sockets. It releases nothing.
 func (g *Guard) Close() error { return g.edge.close() }
+
+// Guards are the guards of all routers of a process.
+type Guards []*Guard
+
+// NewGuards returns a Guard for each configuration, or none.
+func NewGuards(configs []Config, log *slog.Logger) (Guards, error) {
+	var all Guards
+	for _, cfg := range configs {
+		g, err := NewGuard(cfg, log)
+		if err != nil {
+			return nil, errors.Join(err, all.Close())
+		}
+		all = append(all, g)
+	}
+	return all, nil
+}
+
+// Release releases the addresses of all.
+func (all Guards) Release() error {
+	var errs []error
+	for _, g := range all {
+		errs = append(errs, g.Release())
+	}
+	return errors.Join(errs...)
+}
+
+// Close closes the sockets of all.
+func (all Guards) Close() error {
+	var errs []error
+	for _, g := range all {
+		errs = append(errs, g.Close())
+	}
+	return errors.Join(errs...)
+}

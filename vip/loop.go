@@ -31,6 +31,7 @@ const (
 type arrival struct {
 	packet vrrp.Packet
 	reason vrrp.Reason
+	err    error // of a hub whose socket failed
 }
 
 // burst is the plan of the next announcements.
@@ -61,7 +62,7 @@ func (r *Router) receive(failed chan<- error, done chan<- struct{}) {
 			failed <- err
 			return
 		}
-		r.arrivals <- arrival{p, reason}
+		r.arrivals <- arrival{packet: p, reason: reason}
 	}
 }
 
@@ -151,7 +152,7 @@ func (r *Router) lastLook() {
 		if !ok {
 			return
 		}
-		r.arrived(arrival{p, reason})
+		r.arrived(arrival{packet: p, reason: reason})
 	}
 }
 
@@ -249,10 +250,7 @@ func handedOver(actions []vrrp.Action) bool {
 }
 
 func (r *Router) advertise(a vrrp.Advertise) {
-	message, err := r.machine.Advertisement(a).Marshal(r.edge.primary, vrrp.Group4())
-	if err == nil {
-		err = r.edge.Send(message)
-	}
+	err := send(r.edge, r.cfg, r.machine.Advertisement(a))
 	switch {
 	case err == nil:
 		r.board.change(func(s *Status) { s.Sent++ })
@@ -260,6 +258,19 @@ func (r *Router) advertise(a vrrp.Advertise) {
 		r.log.Warn("sending an advertisement", "error", err)
 	}
 	r.mute = err != nil
+}
+
+// send sends an advertisement to everybody whom it concerns.
+func send(e edge, cfg Config, a vrrp.Advertisement) error {
+	var errs []error
+	for _, to := range cfg.destinations() {
+		message, err := a.Marshal(e.primary, to)
+		if err == nil {
+			err = e.Send(message, e.primary, to)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func (r *Router) sendAnnouncement() {
@@ -271,7 +282,7 @@ func (r *Router) sendAnnouncement() {
 		r.announce.next = time.Time{}
 	}
 	if err := r.edge.Announce(); err != nil {
-		r.log.Warn("sending gratuitous ARP", "error", err)
+		r.log.Warn("announcing the addresses", "error", err)
 	}
 }
 
@@ -280,7 +291,10 @@ func (r *Router) tell(t vrrp.Transition) {
 	now := time.Now()
 	last := Transition{At: now, Transition: t}
 	clear(r.told)
-	r.board.change(func(s *Status) { s.State, s.Since, s.Last = t.To, now, last })
+	r.board.change(func(s *Status) {
+		s.State, s.Since, s.Last = t.To, now, last
+		s.Transitions[t.Cause]++
+	})
 	r.log.Info("vip", "state", t.To, "was", t.From, "cause", t.Cause, "addresses", r.vrrp.Addresses, "owner", r.machine.Owner())
 	for {
 		select {

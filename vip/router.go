@@ -14,7 +14,7 @@ import (
 
 // wire carries advertisements.
 type wire interface {
-	Send(message []byte) error
+	Send(message []byte, from, to netip.Addr) error
 	// Receive waits for a packet. It returns net.ErrClosed after the edge was closed.
 	Receive() (vrrp.Packet, vrrp.Reason, error)
 	// Poll returns a packet that is there already; false: none is.
@@ -29,7 +29,7 @@ type table interface {
 	Drop() (int, error)
 }
 
-// announcer sends one gratuitous ARP in each form for each floating address.
+// announcer sends one gratuitous ARP in each form, or neighbour advertisement, for each floating address.
 type announcer interface{ Announce() error }
 
 // edge is what a Router needs of the host. Everything in it is open, and belongs to the namespace that it was opened in.
@@ -79,7 +79,7 @@ func New(cfg Config, log *slog.Logger) (*Router, error) {
 	if err := errors.Join(Check(cfg)...); err != nil {
 		return nil, err
 	}
-	e, err := open(cfg, listening)
+	e, err := open(cfg, listening, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -97,6 +97,7 @@ func newRouter(cfg Config, e edge, log *slog.Logger) *Router {
 	r.priority.Store(int32(cfg.Priority))
 	r.board.status = Status{
 		State: vrrp.Initialize, Priority: cfg.Priority, Dropped: map[vrrp.Reason]uint64{}, Odd: map[Oddity]uint64{},
+		Transitions: map[vrrp.Cause]uint64{},
 	}
 	return r
 }

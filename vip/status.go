@@ -31,13 +31,14 @@ type Status struct {
 	Since    time.Time  `json:"since,omitzero"` // of State
 	Priority int        `json:"priority"`
 	// Owner is the own address of the node that has the floating ones; zero while nobody is known to.
-	Owner    netip.Addr             `json:"owner,omitzero"`
-	Last     Transition             `json:"last"`
-	Sent     uint64                 `json:"sent"`     // advertisements
-	Accepted uint64                 `json:"accepted"` // advertisements
-	Tickled  uint64                 `json:"tickled"`  // connections whose clients were told that they are gone
-	Dropped  map[vrrp.Reason]uint64 `json:"dropped,omitempty"`
-	Odd      map[Oddity]uint64      `json:"odd,omitempty"`
+	Owner       netip.Addr             `json:"owner,omitzero"`
+	Last        Transition             `json:"last"`
+	Sent        uint64                 `json:"sent"`     // advertisements
+	Accepted    uint64                 `json:"accepted"` // advertisements
+	Tickled     uint64                 `json:"tickled"`  // connections whose clients were told that they are gone
+	Transitions map[vrrp.Cause]uint64  `json:"transitions,omitempty"`
+	Dropped     map[vrrp.Reason]uint64 `json:"dropped,omitempty"`
+	Odd         map[Oddity]uint64      `json:"odd,omitempty"`
 }
 
 // board holds the Status: the router's goroutine writes, anybody reads.
@@ -56,6 +57,6 @@ func (b *board) read() Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.status
-	s.Dropped, s.Odd = maps.Clone(s.Dropped), maps.Clone(s.Odd)
+	s.Dropped, s.Odd, s.Transitions = maps.Clone(s.Dropped), maps.Clone(s.Odd), maps.Clone(s.Transitions)
 	return s
 }

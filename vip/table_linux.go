@@ -40,6 +40,10 @@ func (t *addressTable) Hold(lifetime time.Duration) error {
 	for _, addr := range t.addrs {
 		seconds := int(lifetime / time.Second)
 		a := &netlink.Addr{IPNet: single(addr), ValidLft: seconds, PreferedLft: seconds}
+		if addr.Is6() {
+			// Without duplicate detection, which would take a second in which nobody answers; and never as a source unless asked for.
+			a.Flags, a.PreferedLft = unix.IFA_F_NODAD, 0
+		}
 		if err := t.handle.AddrReplace(t.link, a); err != nil {
 			return fmt.Errorf("adding %s: %w", addr, err)
 		}
@@ -62,12 +66,16 @@ func (t *addressTable) Drop() (int, error) {
 	for _, addr := range t.addrs {
 		remove(&netlink.Addr{IPNet: single(addr)})
 	}
-	there, err := t.handle.AddrList(t.link, netlink.FAMILY_V4)
+	family := netlink.FAMILY_V4
+	if t.addrs[0].Is6() {
+		family = netlink.FAMILY_V6
+	}
+	there, err := t.handle.AddrList(t.link, family)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		errs = append(errs, fmt.Errorf("listing addresses: %w", err))
 	}
 	for _, a := range there {
-		if addr, ok := netip.AddrFromSlice(a.IP.To4()); ok && slices.Contains(t.addrs, addr) {
+		if addr, ok := netip.AddrFromSlice(a.IP); ok && slices.Contains(t.addrs, addr.Unmap()) {
 			remove(&a)
 		}
 	}
@@ -81,5 +89,5 @@ func (t *addressTable) Close() error {
 }
 
 func single(a netip.Addr) *net.IPNet {
-	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(32, 32)}
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
 }

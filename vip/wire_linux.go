@@ -1,7 +1,6 @@
 package vip
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -26,85 +25,133 @@ const (
 // precedence marks advertisements as "internetwork control" (RFC 791 §3.1), as keepalived does, so that queues favour them.
 const precedence = 0xc0
 
-// open opens the edge in the namespace of the calling thread.
-func open(cfg Config, h hearing) (edge, error) {
+// open opens the edge in the namespace of the calling thread. The wire is the one given, or one of its own if that is nil.
+func open(cfg Config, h hearing, w wire) (edge, error) {
 	link, err := net.InterfaceByName(cfg.Interface)
 	if err != nil {
 		return edge{}, fmt.Errorf("looking up interface %s: %w", cfg.Interface, err)
 	}
-	own, err := ownAddresses(link)
+	own, err := ownAddresses(link, cfg.is6())
 	if err != nil {
 		return edge{}, err
 	}
-	primary, err := cfg.pickPrimary(own)
-	if err != nil {
+	e := edge{}
+	if e.primary, err = cfg.pickPrimary(own); err != nil {
 		return edge{}, err
 	}
-	w, err := openWire(link, primary, h)
-	if err != nil {
-		return edge{}, err
+	var opened []func() error
+	e.close = func() error {
+		var errs []error
+		for _, f := range opened {
+			errs = append(errs, f())
+		}
+		return errors.Join(errs...)
+	}
+	fail := func(err error) (edge, error) { return edge{}, errors.Join(err, e.close()) }
+	if w == nil {
+		raw, err := openWire(link, cfg, h)
+		if err != nil {
+			return fail(err)
+		}
+		w = raw
+	}
+	e.wire = w
+	if c, ok := w.(interface{ Close() error }); ok {
+		opened = append(opened, c.Close)
 	}
 	t, err := openTable(link, cfg.addrs())
 	if err != nil {
-		return edge{}, errors.Join(err, w.Close())
+		return fail(err)
 	}
-	a, err := openARP(link, cfg.addrs())
+	e.table, opened = t, append(opened, t.Close)
+	a, err := openNeighbours(link, cfg.addrs())
 	if err != nil {
-		return edge{}, errors.Join(err, w.Close(), t.Close())
+		return fail(err)
 	}
-	s, err := openRawSender(unix.AF_INET)
+	e.announcer, opened = a, append(opened, a.Close)
+	family := unix.AF_INET
+	if cfg.is6() {
+		family = unix.AF_INET6
+	}
+	s, err := openRawSender(family)
 	if err != nil {
-		return edge{}, errors.Join(err, w.Close(), t.Close(), a.Close())
+		return fail(err)
 	}
-	closeAll := func() error { return errors.Join(w.Close(), t.Close(), a.Close(), s.Close()) }
-	return edge{wire: w, table: t, announcer: a, tickler: s, primary: primary, close: closeAll}, nil
+	e.tickler, opened = s, append(opened, s.Close)
+	return e, nil
 }
 
-func ownAddresses(link *net.Interface) ([]netip.Prefix, error) {
+// ownAddresses returns the addresses of one family that an interface has.
+func ownAddresses(link *net.Interface, six bool) ([]netip.Prefix, error) {
 	list, err := link.Addrs()
 	if err != nil {
 		return nil, fmt.Errorf("listing the addresses of %s: %w", link.Name, err)
 	}
 	var own []netip.Prefix
 	for _, a := range list {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is6() == six {
 			own = append(own, p)
 		}
 	}
 	return own, nil
 }
 
-// rawWire is a raw IPv4 socket of protocol 112 on one interface.
+// rawWire is a raw socket of protocol 112 on one interface.
 type rawWire struct {
-	conn   *ipv4.PacketConn
+	conn   *net.IPConn
 	raw    syscall.RawConn
-	from   *ipv4.ControlMessage
-	group  *net.IPAddr
+	send   func(message []byte, from, to netip.Addr) error
+	recv   func(fd int, b []byte) (vrrp.Packet, vrrp.Reason, error)
 	buffer []byte // of Receive
 }
 
-func openWire(link *net.Interface, primary netip.Addr, h hearing) (*rawWire, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return control(c, func(fd int) error {
-			// Only joined groups, and only this interface: a raw socket gets everything of its protocol otherwise.
-			return errors.Join(
-				unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0),
-				unix.BindToDevice(fd, link.Name))
-		})
-	}}
-	c, err := lc.ListenPacket(context.Background(), fmt.Sprintf("ip4:%d", vrrp.Protocol), "0.0.0.0")
+func openWire(link *net.Interface, cfg Config, h hearing) (*rawWire, error) {
+	multicast := len(cfg.Peers) == 0
+	if cfg.is6() {
+		return openWire6(link, multicast, h)
+	}
+	return openWire4(link, multicast, h)
+}
+
+func openWire4(link *net.Interface, multicast bool, h hearing) (*rawWire, error) {
+	c, err := openRaw("ip4", "0.0.0.0", link, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0)
+	})
 	if err != nil {
-		return nil, fmt.Errorf("opening a raw socket for VRRP on %s: %w", link.Name, err)
+		return nil, err
 	}
-	w := &rawWire{
-		conn:  ipv4.NewPacketConn(c),
-		from:  &ipv4.ControlMessage{Src: primary.AsSlice(), IfIndex: link.Index},
-		group: &net.IPAddr{IP: vrrp.Group4().AsSlice()},
-		// Longer than an advertisement with 255 addresses and IP options.
-		buffer: make([]byte, 2048),
+	conn := ipv4.NewPacketConn(c)
+	err = errors.Join(
+		conn.SetMulticastInterface(link),
+		conn.SetMulticastTTL(vrrp.TTL),
+		conn.SetTTL(vrrp.TTL),
+		conn.SetMulticastLoopback(false),
+		conn.SetTOS(precedence))
+	switch {
+	case err == nil && h == listening && multicast:
+		err = conn.JoinGroup(link, &net.IPAddr{IP: vrrp.Group4().AsSlice()})
+	case err == nil && h == deaf:
+		var nothing []bpf.RawInstruction
+		if nothing, err = hearNothing(); err == nil {
+			err = conn.SetBPF(nothing)
+		}
 	}
-	if w.raw, err = c.(*net.IPConn).SyscallConn(); err == nil {
-		err = w.configure(link, h)
+	send := func(message []byte, from, to netip.Addr) error {
+		cm := &ipv4.ControlMessage{Src: from.AsSlice(), IfIndex: link.Index}
+		_, err := conn.WriteTo(message, cm, &net.IPAddr{IP: to.AsSlice()})
+		return err
+	}
+	return newRawWire(c, link, send, recv4, err)
+}
+
+// newRawWire finishes a socket that was prepared, or closes it if that failed.
+func newRawWire(c *net.IPConn, link *net.Interface, send func([]byte, netip.Addr, netip.Addr) error,
+	recv func(int, []byte) (vrrp.Packet, vrrp.Reason, error), err error) (*rawWire, error) {
+	// The buffer is longer than an advertisement with 255 IPv4 addresses and IP options, or with 100 of IPv6, which is what fits
+	// into a frame.
+	w := &rawWire{conn: c, send: send, recv: recv, buffer: make([]byte, 2048)}
+	if err == nil {
+		w.raw, err = c.SyscallConn()
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("preparing the raw socket for VRRP on %s: %w", link.Name, err), c.Close())
@@ -112,78 +159,51 @@ func openWire(link *net.Interface, primary netip.Addr, h hearing) (*rawWire, err
 	return w, nil
 }
 
-func (w *rawWire) configure(link *net.Interface, h hearing) error {
-	err := errors.Join(
-		w.conn.SetMulticastInterface(link),
-		w.conn.SetMulticastTTL(vrrp.TTL),
-		w.conn.SetMulticastLoopback(false),
-		w.conn.SetTOS(precedence))
-	if err != nil {
-		return err
-	}
-	if h == listening {
-		return w.conn.JoinGroup(link, w.group)
-	}
-	nothing, err := bpf.Assemble([]bpf.Instruction{bpf.RetConstant{Val: 0}})
-	if err != nil {
-		return err
-	}
-	return w.conn.SetBPF(nothing)
+// hearNothing is a filter that lets no packet in.
+func hearNothing() ([]bpf.RawInstruction, error) {
+	return bpf.Assemble([]bpf.Instruction{bpf.RetConstant{Val: 0}})
 }
 
-// Send sends a message to the group.
-func (w *rawWire) Send(message []byte) error {
-	_, err := w.conn.WriteTo(message, w.from, w.group)
-	return err
-}
+// Send sends a message.
+func (w *rawWire) Send(message []byte, from, to netip.Addr) error { return w.send(message, from, to) }
 
 // Receive waits for a packet.
-func (w *rawWire) Receive() (vrrp.Packet, vrrp.Reason, error) {
-	var n int
-	var err error
+func (w *rawWire) Receive() (p vrrp.Packet, reason vrrp.Reason, err error) {
 	waitErr := w.raw.Read(func(fd uintptr) bool {
-		n, err = recv(int(fd), w.buffer)
+		p, reason, err = w.recv(int(fd), w.buffer)
 		return !errors.Is(err, unix.EAGAIN)
 	})
-	if err := errors.Join(waitErr, err); err != nil {
-		return vrrp.Packet{}, vrrp.Accepted, err
-	}
-	p, reason := parse(w.buffer[:n])
-	return p, reason, nil
+	return p, reason, errors.Join(waitErr, err)
 }
 
 // Poll takes a packet that is in the socket's queue. Receive may be waiting at the same time.
-func (w *rawWire) Poll() (vrrp.Packet, vrrp.Reason, bool) {
+func (w *rawWire) Poll() (p vrrp.Packet, reason vrrp.Reason, ok bool) {
 	buffer := make([]byte, len(w.buffer))
-	var n int
 	err := control(w.raw, func(fd int) error {
 		var err error
-		n, err = recv(fd, buffer)
+		p, reason, err = w.recv(fd, buffer)
 		return err
 	})
-	if err != nil {
-		return vrrp.Packet{}, vrrp.Accepted, false
-	}
-	p, reason := parse(buffer[:n])
-	return p, reason, true
+	return p, reason, err == nil
 }
 
 // Close closes the socket and wakes Receive.
 func (w *rawWire) Close() error { return w.conn.Close() }
 
-// parse copies what it returns: the buffer is used again.
-func parse(b []byte) (vrrp.Packet, vrrp.Reason) {
-	p, reason := vrrp.ParseIPv4(b)
-	p.Payload = append([]byte(nil), p.Payload...)
-	return p, reason
-}
-
-func recv(fd int, b []byte) (int, error) {
+// recv4 takes a packet off a raw IPv4 socket, which hands it over header first. It copies what it returns: the buffer is used
+// again.
+func recv4(fd int, b []byte) (vrrp.Packet, vrrp.Reason, error) {
 	for {
 		n, _, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT)
-		if !errors.Is(err, unix.EINTR) {
-			return n, err
+		if errors.Is(err, unix.EINTR) {
+			continue
 		}
+		if err != nil {
+			return vrrp.Packet{}, vrrp.Accepted, err
+		}
+		p, reason := vrrp.ParseIPv4(b[:n])
+		p.Payload = append([]byte(nil), p.Payload...)
+		return p, reason, nil
 	}
 }
 

@@ -17,7 +17,8 @@ type Status struct {
 	Now       time.Time    `json:"now"`
 	Started   time.Time    `json:"started"`
 	View      *site.View   `json:"view"`
-	VIP       *VIP         `json:"vip,omitempty"`
+	VIP       *VIP         `json:"vip,omitempty"`  // of [vip]
+	VIPs      []VIP        `json:"vips,omitempty"` // all, that of [vip] first
 	Peers     []peers.Peer `json:"peers,omitempty"`
 	Checks    []Check      `json:"checks"`
 	Sessions  []Session    `json:"sessions"`
@@ -29,12 +30,15 @@ type Status struct {
 
 // VIP is what the VRRP router says.
 type VIP struct {
+	VRID      int       `json:"vrid"`
 	State     string    `json:"state"` // initialize, backup or active (RFC 9568 §6.4)
 	Since     time.Time `json:"since"`
 	Addresses []string  `json:"addresses"`
 	Priority  int       `json:"priority"`
 	Owner     string    `json:"owner,omitempty"` // the Active router's own address
 	Reason    string    `json:"reason,omitempty"`
+	// Odd counts what nobody meant so, such as a second active router or a peer's other interval, and what was dropped.
+	Odd map[string]uint64 `json:"odd,omitempty"`
 }
 
 // Check is one of the appliance's own probes.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -197,8 +198,9 @@ func printStatus(w io.Writer, s web.Status) error {
 	v := s.View
 	fmt.Fprintf(t, "site\t%s (appliance %s, everboot %s, up %s)\n", v.Site, s.Node, s.Version, s.Now.Sub(s.Started).Round(time.Second))
 	fmt.Fprintf(t, "registry\t%s\n", describeRegistry(v))
-	if s.VIP != nil {
-		fmt.Fprintf(t, "vip\t%s: %s for %s (priority %d%s)\n", strings.Join(s.VIP.Addresses, " "), s.VIP.State, s.Now.Sub(s.VIP.Since).Round(time.Second), s.VIP.Priority, prefixed("; ", s.VIP.Reason))
+	for _, v := range s.VIPs {
+		fmt.Fprintf(t, "vip\t%s: %s for %s (priority %d%s%s)%s\n", strings.Join(v.Addresses, " "), v.State, s.Now.Sub(v.Since).Round(time.Second),
+			v.Priority, prefixed("; ", v.Reason), prefixed("; owner ", v.Owner), prefixed(" odd: ", oddities(v.Odd)))
 	}
 	for _, p := range s.Peers {
 		fmt.Fprintf(t, "peer\t%s\n", describePeer(p, s.Now))
@@ -310,4 +312,13 @@ func wanted(e web.Explanation) string {
 		return ""
 	}
 	return e.Assignment.Describe()
+}
+
+// oddities names what is odd about a router's neighbours, and how often.
+func oddities(odd map[string]uint64) string {
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(odd)) {
+		list = append(list, fmt.Sprintf("%s %d", name, odd[name]))
+	}
+	return strings.Join(list, ", ")
 }

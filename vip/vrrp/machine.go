@@ -24,10 +24,14 @@ type Config struct {
 	Preempt bool
 	// Sick is the highest priority that counts as sick: an active router that advertises so little is preempted even
 	// without Preempt. 0: none. It lets a router whose health turned bad go on serving until a better one has taken over.
-	Sick      uint8
-	Primary   netip.Addr // this router's own address, which breaks ties
-	Addresses []netip.Addr
-	Checksum  Checksum
+	Sick uint8
+	// PreemptDelay is how long a better router lets a worse one that is alive go on before it preempts.
+	PreemptDelay time.Duration
+	Primary      netip.Addr // this router's own address, which breaks ties
+	Addresses    []netip.Addr
+	Checksum     Checksum
+	// Peers are the only routers that are listened to; none: all.
+	Peers []netip.Addr
 }
 
 // Machine is one virtual router. It is not safe for concurrent use.
@@ -48,6 +52,8 @@ type Machine struct {
 	leaving  leaving
 	// humble says that the router was told to hand over: it does not take back from a well router, even with Preempt.
 	humble bool
+	// worseSince is since when a worse router is active that may be preempted.
+	worseSince time.Time
 }
 
 // New returns a machine in Initialize.
@@ -195,12 +201,28 @@ func (m *Machine) heardInBackup(now time.Time, e Received) {
 			m.active = netip.Addr{}
 		}
 	case !m.preempts(a) || a.Priority >= m.priority:
-		m.activeInterval, m.active = a.Interval, e.From
-		m.resigned, m.armed = false, now
-		m.arm()
+		m.worseSince = time.Time{}
+		m.obey(now, e)
+	case m.delayed(now, a):
+		m.obey(now, e)
 	default:
 		m.active = e.From // alive, but the timer runs on: it is about to be preempted
 	}
+}
+
+// obey lets the active router go on.
+func (m *Machine) obey(now time.Time, e Received) {
+	m.activeInterval, m.active = e.Advertisement.Interval, e.From
+	m.resigned, m.armed = false, now
+	m.arm()
+}
+
+// delayed reports whether it is too early to preempt. A sick router is preempted at once.
+func (m *Machine) delayed(now time.Time, a Advertisement) bool {
+	if m.worseSince.IsZero() {
+		m.worseSince = now
+	}
+	return a.Priority > m.cfg.Sick && now.Sub(m.worseSince) < m.cfg.PreemptDelay
 }
 
 func (m *Machine) preempts(a Advertisement) bool {
@@ -295,7 +317,7 @@ func (m *Machine) become(now time.Time, to State, why Cause) []Action {
 		if why != Outranked {
 			m.active, m.activeInterval = netip.Addr{}, m.cfg.Interval
 		}
-		m.resigned, m.armed = false, now
+		m.resigned, m.armed, m.worseSince = false, now, time.Time{}
 		m.arm()
 	case Active:
 		m.active, m.activeInterval, m.humble = m.cfg.Primary, m.cfg.Interval, false

@@ -30,6 +30,15 @@ const (
 // Group4 returns the multicast address that IPv4 advertisements go to (§5.1.1.2).
 func Group4() netip.Addr { return netip.AddrFrom4([4]byte{224, 0, 0, 18}) }
 
+// Group6 returns the multicast address that IPv6 advertisements go to (§5.1.2.2).
+func Group6() netip.Addr { return netip.MustParseAddr("ff02::12") }
+
+// LinkLocal returns the link-local address of an IPv6 virtual router that was given none: that of its virtual MAC address
+// 00:00:5e:00:02:VRID (§7.3) by RFC 4291 appendix A. Each such router needs one, and its advertisements name it first (§5.2.9).
+func LinkLocal(vrid uint8) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: 0x02, 10: 0x5e, 11: 0xff, 12: 0xfe, 14: 0x02, 15: vrid})
+}
+
 // Checksum says over what the checksum of an IPv4 advertisement is taken. IPv6 always has its pseudo-header.
 type Checksum uint8
 

@@ -1,5 +1,7 @@
 package vrrp
 
+import "slices"
+
 // Reason says why a packet went no further. It feeds tests, metric labels and the status page alike.
 type Reason string
 
@@ -14,6 +16,7 @@ const (
 	NoAddresses Reason = "addresses"
 	BadInterval Reason = "interval" // zero
 	OtherVRID   Reason = "vrid"     // of another virtual router
+	NotAPeer    Reason = "peer"     // from somebody else than the peers that we were told of
 	FromSelf    Reason = "self"     // from our own address: looped back, or an address used twice
 )
 
@@ -27,6 +30,8 @@ func (c Config) Accept(p Packet) (Advertisement, Reason) {
 		return Advertisement{}, OtherVRID
 	case p.Source == c.Primary:
 		return Advertisement{}, FromSelf
+	case len(c.Peers) > 0 && !slices.Contains(c.Peers, p.Source):
+		return Advertisement{}, NotAPeer
 	}
 	return a, Accepted
 }

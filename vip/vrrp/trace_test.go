@@ -122,6 +122,11 @@ func set(c *Config, key, value string) error {
 		c.Preempt = true
 		return nil
 	}
+	if key == "delay" {
+		d, err := time.ParseDuration(value)
+		c.PreemptDelay = d
+		return err
+	}
 	if key == "interval" {
 		d, err := time.ParseDuration(value)
 		c.Interval = d

@@ -34,16 +34,18 @@ func play(role string) int {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
+	if path := os.Getenv(envConnections); path != "" {
+		for i := range configs {
+			configs[i].Connections = func() []site.Connection { return readConnections(path) }
+		}
+	}
+	routers, err := vip.NewAll(configs, slog.New(slog.DiscardHandler))
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
 	var all sync.WaitGroup
-	for _, cfg := range configs {
-		if path := os.Getenv(envConnections); path != "" {
-			cfg.Connections = func() []site.Connection { return readConnections(path) }
-		}
-		r, err := vip.New(cfg, slog.New(slog.DiscardHandler))
-		if err != nil {
-			fmt.Println(err)
-			return 1
-		}
+	for _, r := range routers {
 		all.Go(func() {
 			if err := r.Run(ctx); err != nil {
 				fmt.Println(err)

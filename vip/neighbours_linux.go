@@ -5,22 +5,28 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 
 	"github.com/mdlayher/arp"
 	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/packet"
 )
 
-// arpSocket sends gratuitous ARP. Package arp's own client needs an address on the interface at Dial and keeps it; frames on
+// neighbours sends gratuitous ARP and unsolicited neighbour advertisements. Package arp's own client needs an address on the interface at Dial and keeps it; frames on
 // a packet socket need none.
-type arpSocket struct {
+type neighbours struct {
 	conn   *packet.Conn
 	frames [][]byte
 }
 
-func openARP(link *net.Interface, addrs []netip.Addr) (*arpSocket, error) {
-	s := &arpSocket{}
+func openNeighbours(link *net.Interface, addrs []netip.Addr) (*neighbours, error) {
+	s := &neighbours{}
 	for _, addr := range addrs {
+		if addr.Is6() {
+			s.frames = append(s.frames, unsolicited(link.HardwareAddr, addr, forwards(link)))
+			continue
+		}
 		for _, op := range []arp.Operation{arp.OperationRequest, arp.OperationReply} {
 			f, err := gratuitous(op, link.HardwareAddr, addr)
 			if err != nil {
@@ -36,6 +42,12 @@ func openARP(link *net.Interface, addrs []netip.Addr) (*arpSocket, error) {
 	}
 	s.conn = conn
 	return s, nil
+}
+
+// forwards reports whether the host is an IPv6 router, as its kernel says of itself when it is asked for an address.
+func forwards(link *net.Interface) bool {
+	text, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + link.Name + "/forwarding")
+	return err == nil && strings.TrimSpace(string(text)) != "0"
 }
 
 // gratuitous returns the frame that tells everybody that addr is at mac. Some devices heed only the request form, some only
@@ -58,7 +70,7 @@ func gratuitous(op arp.Operation, mac net.HardwareAddr, addr netip.Addr) ([]byte
 }
 
 // Announce sends every frame once.
-func (s *arpSocket) Announce() error {
+func (s *neighbours) Announce() error {
 	var errs []error
 	for _, f := range s.frames {
 		_, err := s.conn.WriteTo(f, &packet.Addr{HardwareAddr: ethernet.Broadcast})
@@ -68,4 +80,4 @@ func (s *arpSocket) Announce() error {
 }
 
 // Close closes the socket.
-func (s *arpSocket) Close() error { return s.conn.Close() }
+func (s *neighbours) Close() error { return s.conn.Close() }
