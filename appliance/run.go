@@ -30,7 +30,10 @@ func RunGuard(ctx context.Context, cfg *Config, argv []string, log *slog.Logger)
 	}
 	g := &Guard{Worker: argv, Release: func() error { return nil }, Keep: keep.NewHolder(log), Log: log}
 	if len(cfg.VIP.Addresses) > 0 {
-		configs := cfg.vipConfigs()
+		configs, err := cfg.keyedVIPs()
+		if err != nil {
+			return err
+		}
 		addresses, err := vip.NewGuards(configs, log.With("room", "vip"))
 		if err != nil {
 			return err

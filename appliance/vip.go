@@ -34,7 +34,8 @@ type VIPGroup struct {
 	AdvertInterval Duration       `toml:"advert_interval"`
 	Preempt        bool           `toml:"preempt"`
 	PreemptDelay   Duration       `toml:"preempt_delay"`
-	Unicast        []netip.Addr   `toml:"unicast"`   // the other nodes' own addresses; none: multicast
+	Unicast        []netip.Addr   `toml:"unicast"` // the other nodes' own addresses; none: multicast
+	Authenticate   bool           `toml:"authenticate"`
 	Interface      string         `toml:"interface"` // of a [[vip.group]]; the node's if it is left out
 }
 
@@ -54,6 +55,9 @@ func (c *Config) checkVIP() error {
 			return fmt.Errorf("vip.addresses: %s: targets boot over IPv4; put IPv6 addresses into a [[vip.group]]", p)
 		}
 	}
+	if c.Peers.Key.IsZero() && slices.ContainsFunc(c.VIP.all(), func(g VIPGroup) bool { return g.Authenticate }) {
+		return fmt.Errorf("vip.authenticate needs peers.key, such as key = \"file:/etc/everboot/peer.key\", the same on all appliances")
+	}
 	configs := c.vipConfigs()
 	for _, g := range configs {
 		if err := g.Validate(); err != nil {
@@ -63,13 +67,32 @@ func (c *Config) checkVIP() error {
 	return vip.CheckTogether(configs)
 }
 
+// all returns the virtual router of [vip] and the further ones.
+func (v VIPConfig) all() []VIPGroup { return append([]VIPGroup{v.VIPGroup}, v.Groups...) }
+
+// keyedVIPs returns all virtual routers with the keys of those that authenticate.
+func (c *Config) keyedVIPs() ([]vip.Config, error) {
+	configs := c.vipConfigs()
+	for i, g := range c.VIP.all()[:len(configs)] {
+		if !g.Authenticate {
+			continue
+		}
+		key, err := c.Peers.Key.Read()
+		if err != nil {
+			return nil, err
+		}
+		configs[i].Key = []byte(key)
+	}
+	return configs, nil
+}
+
 // vipConfigs returns all virtual routers, that of [vip] first.
 func (c *Config) vipConfigs() []vip.Config {
 	if len(c.VIP.Addresses) == 0 {
 		return nil
 	}
 	var configs []vip.Config
-	for _, g := range append([]VIPGroup{c.VIP.VIPGroup}, c.VIP.Groups...) {
+	for _, g := range c.VIP.all() {
 		configs = append(configs, vip.Config{
 			Interface: cmp.Or(g.Interface, c.Interface), Addresses: g.Addresses, VRID: g.VRID,
 			Priority:       cmp.Or(g.Priority, c.VIP.Priority),
@@ -85,9 +108,9 @@ func (c *Config) vipConfigs() []vip.Config {
 }
 
 func (w *worker) openVIP() error {
-	configs := w.cfg.vipConfigs()
-	if len(configs) == 0 {
-		return nil
+	configs, err := w.cfg.keyedVIPs()
+	if err != nil || len(configs) == 0 {
+		return err
 	}
 	pulse := vip.NewPulse(len(configs), w.opts.Beat)
 	for i := range configs {

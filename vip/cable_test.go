@@ -98,6 +98,13 @@ func (p *port) Drop() (int, error) {
 	return 0, nil
 }
 
+func (p *port) Held() (int, error) {
+	if p.holds() {
+		return 1, nil
+	}
+	return 0, nil
+}
+
 func (p *port) Announce() error {
 	p.cable.mu.Lock()
 	defer p.cable.mu.Unlock()

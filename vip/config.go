@@ -56,6 +56,9 @@ type Config struct {
 	// Checksum is vrrp.PseudoHeader for groups with keepalived, vrrp.MessageOnly for routers that heed RFC 9568 to the
 	// letter. Both are understood.
 	Checksum vrrp.Checksum
+	// Key authenticates advertisements between nodes of ours (vrrp.Auth); all have the same. With a foreign router in the group
+	// there must be none. Empty: no authentication.
+	Key []byte `json:",omitempty"`
 	// Patience is for how long the router may be silent towards its guard before that takes the addresses away. A router that
 	// finds that it did not run for nearly as long lets go by itself. The same for all routers of a process; 0: Patience of
 	// this configuration.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"everboot/vip/vrrp"
@@ -24,7 +25,15 @@ func NewGuard(cfg Config, log *slog.Logger) (*Guard, error) {
 	if err := errors.Join(Check(cfg)...); err != nil {
 		return nil, err
 	}
-	e, err := open(cfg, deaf, nil)
+	link, err := net.InterfaceByName(cfg.Interface)
+	if err != nil {
+		return nil, fmt.Errorf("looking up interface %s: %w", cfg.Interface, err)
+	}
+	w, err := openWire(link, cfg, deaf)
+	if err != nil {
+		return nil, err
+	}
+	e, err := open(cfg, w)
 	if err != nil {
 		return nil, err
 	}

@@ -100,6 +100,28 @@ func TestLabLeftoversGoAtStart(t *testing.T) {
 	}
 }
 
+func TestLabSomebodyElseChangesTheAddresses(t *testing.T) {
+	s := newSite(t)
+	first := s.start(s.a, "worker", config(100))
+	s.expect(first, "state active")
+	second := s.start(s.b, "worker", config(90))
+	s.expect(second, "state backup")
+	s.run(s.b, "ip", "address", "add", floating+"/24", "dev", "eth0")
+	s.within(0, "b has got rid of what it does not own", not(has(s.b)))
+	s.run(s.a, "ip", "address", "del", floating+"/32", "dev", "eth0")
+	s.expect(first, "state backup")
+	s.within(interval, "b has the address that was taken from a", has(s.b))
+	s.expectOneOwner(s.b, s.a)
+	for p, odd := range map[*lab.Process]vip.Oddity{first: vip.TakenAway, second: vip.PutOn} {
+		if err := p.Stop(patience); err != nil {
+			t.Error(err)
+		}
+		if status := s.expect(p, "status (.*)")[1]; !strings.Contains(status, string(odd)+`":1`) {
+			t.Errorf("%s was not counted once: %s", odd, status)
+		}
+	}
+}
+
 func TestLabRenewalDisturbsNothing(t *testing.T) {
 	s := newSite(t)
 	s.expect(s.start(s.a, "worker", config(100)), "state active")

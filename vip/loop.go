@@ -159,11 +159,19 @@ func (r *Router) lastLook() {
 func (r *Router) arrived(a arrival) {
 	reason := a.reason
 	var adv vrrp.Advertisement
+	if reason == vrrp.Accepted && r.edge.auth != nil && a.packet.TTL == vrrp.TTL {
+		a.packet, reason = r.edge.auth.Open(a.packet)
+	}
 	if reason == vrrp.Accepted {
 		adv, reason = r.vrrp.Accept(a.packet)
 	}
 	if reason != vrrp.Accepted {
-		r.board.change(func(s *Status) { s.Dropped[reason]++ })
+		r.board.change(func(s *Status) {
+			s.Dropped[reason]++
+			if reason == vrrp.BadTTL {
+				s.Odd[ForeignTTL]++
+			}
+		})
 		return
 	}
 	odd := r.oddities(adv)
@@ -265,6 +273,9 @@ func send(e edge, cfg Config, a vrrp.Advertisement) error {
 	var errs []error
 	for _, to := range cfg.destinations() {
 		message, err := a.Marshal(e.primary, to)
+		if err == nil && e.auth != nil {
+			message = e.auth.Seal(time.Now(), e.primary, to, message)
+		}
 		if err == nil {
 			err = e.Send(message, e.primary, to)
 		}
@@ -291,6 +302,7 @@ func (r *Router) tell(t vrrp.Transition) {
 	now := time.Now()
 	last := Transition{At: now, Transition: t}
 	clear(r.told)
+	r.active.Store(t.To == vrrp.Active)
 	r.board.change(func(s *Status) {
 		s.State, s.Since, s.Last = t.To, now, last
 		s.Transitions[t.Cause]++

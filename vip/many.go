@@ -13,52 +13,75 @@ type shared struct {
 	six  bool
 }
 
+// opener opens routers, which share what they can.
+type opener struct {
+	hubs     map[shared]*hub
+	watches  map[string]*watch
+	together bool // there are several
+}
+
 // NewAll returns a Router for each configuration, as New does; those of one interface and family share a socket. It returns all
 // or none.
 func NewAll(configs []Config, log *slog.Logger) ([]*Router, error) {
-	var routers []*Router
-	hubs := map[shared]*hub{}
-	fail := func(err error) ([]*Router, error) {
-		for _, r := range routers {
-			err = errors.Join(err, r.Close())
-		}
-		return nil, err
-	}
 	if err := CheckTogether(configs); err != nil {
 		return nil, err
 	}
+	o := opener{hubs: map[shared]*hub{}, watches: map[string]*watch{}, together: len(configs) > 1}
+	var routers []*Router
 	for _, cfg := range configs {
-		cfg = cfg.withDefaults()
-		if err := errors.Join(Check(cfg)...); err != nil {
-			return fail(err)
-		}
-		key := shared{cfg.Interface, cfg.is6()}
-		if len(configs) == 1 || len(cfg.Peers) > 0 {
-			r, err := New(cfg, log)
-			if err != nil {
-				return fail(err)
-			}
-			routers = append(routers, r)
-			continue
-		}
-		if hubs[key] == nil {
-			link, err := net.InterfaceByName(cfg.Interface)
-			if err != nil {
-				return fail(fmt.Errorf("looking up interface %s: %w", cfg.Interface, err))
-			}
-			w, err := openWire(link, cfg, listening)
-			if err != nil {
-				return fail(err)
-			}
-			hubs[key] = newHub(w)
-		}
-		e, err := open(cfg, listening, hubs[key].port(uint8(cfg.VRID)))
+		r, err := o.open(cfg.withDefaults(), log)
 		if err != nil {
-			return fail(err)
+			for _, r := range routers {
+				err = errors.Join(err, r.Close())
+			}
+			return nil, err
 		}
-		routers = append(routers, newRouter(cfg, e, log))
+		routers = append(routers, r)
 	}
 	return routers, nil
+}
+
+func (o *opener) open(cfg Config, log *slog.Logger) (*Router, error) {
+	if err := errors.Join(Check(cfg)...); err != nil {
+		return nil, err
+	}
+	link, err := net.InterfaceByName(cfg.Interface)
+	if err != nil {
+		return nil, fmt.Errorf("looking up interface %s: %w", cfg.Interface, err)
+	}
+	w, err := o.wire(link, cfg)
+	if err != nil {
+		return nil, err
+	}
+	e, err := open(cfg, w)
+	if err != nil {
+		return nil, err
+	}
+	r := newRouter(cfg, e, log)
+	if o.watches[cfg.Interface] == nil {
+		if o.watches[cfg.Interface], err = openWatch(link); err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+	}
+	o.watches[cfg.Interface].join(r)
+	return r, nil
+}
+
+// wire returns a port of the hub that the routers of an interface and family share. One that is alone, or hears its peers only, has
+// a socket of its own.
+func (o *opener) wire(link *net.Interface, cfg Config) (sharedWire, error) {
+	if !o.together || len(cfg.Peers) > 0 {
+		return openWire(link, cfg, listening)
+	}
+	key := shared{cfg.Interface, cfg.is6()}
+	if o.hubs[key] == nil {
+		w, err := openWire(link, cfg, listening)
+		if err != nil {
+			return nil, err
+		}
+		o.hubs[key] = newHub(w)
+	}
+	return o.hubs[key].port(uint8(cfg.VRID)), nil
 }
 
 // CheckTogether returns what is wrong with virtual routers that are each good by themselves: two of one VRID on an interface, two

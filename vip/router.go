@@ -2,7 +2,6 @@ package vip
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -27,6 +26,8 @@ type table interface {
 	Hold(lifetime time.Duration) error
 	// Drop takes them off, whoever put them there, and returns how many there were.
 	Drop() (int, error)
+	// Held returns how many of them are on the interface.
+	Held() (int, error)
 }
 
 // announcer sends one gratuitous ARP in each form, or neighbour advertisement, for each floating address.
@@ -39,6 +40,7 @@ type edge struct {
 	announcer
 	tickler
 	primary netip.Addr
+	auth    *vrrp.Auth // nil: none
 	close   func() error
 }
 
@@ -52,6 +54,8 @@ type Router struct {
 	priority atomic.Int32
 	poke     chan struct{} // says that priority has changed
 	releases chan chan error
+	touches  chan struct{} // says that somebody changed the interface's addresses
+	active   atomic.Bool   // for touched, which other goroutines call
 	changes  chan Transition
 	ready    chan struct{}
 	stopped  chan struct{}
@@ -75,21 +79,17 @@ type Router struct {
 // New checks the configuration and the host, and opens all sockets in the caller's network namespace. Nothing is changed on
 // the host and nothing sent before Run. Run closes the sockets; a Router that is not run must be closed.
 func New(cfg Config, log *slog.Logger) (*Router, error) {
-	cfg = cfg.withDefaults()
-	if err := errors.Join(Check(cfg)...); err != nil {
-		return nil, err
-	}
-	e, err := open(cfg, listening, nil)
+	routers, err := NewAll([]Config{cfg}, log)
 	if err != nil {
 		return nil, err
 	}
-	return newRouter(cfg, e, log), nil
+	return routers[0], nil
 }
 
 func newRouter(cfg Config, e edge, log *slog.Logger) *Router {
 	r := &Router{
 		cfg: cfg, log: log.With("vrid", cfg.VRID, "interface", cfg.Interface), edge: e,
-		poke: make(chan struct{}, 1), releases: make(chan chan error), changes: make(chan Transition, 16), ready: make(chan struct{}), stopped: make(chan struct{}), tickles: make(chan bool, 1),
+		poke: make(chan struct{}, 1), releases: make(chan chan error), touches: make(chan struct{}, 1), changes: make(chan Transition, 16), ready: make(chan struct{}), stopped: make(chan struct{}), tickles: make(chan bool, 1),
 		arrivals: make(chan arrival, 64), told: map[Oddity]bool{},
 	}
 	r.vrrp = cfg.machine(e.primary)
@@ -172,6 +172,8 @@ func (r *Router) loop(stop <-chan struct{}, failed <-chan error) error {
 			event = func() { r.arrived(a) }
 		case <-r.poke:
 			event = r.takePriority
+		case <-r.touches:
+			event = r.lookAround
 		case answer := <-r.releases:
 			event = func() { r.release(answer) }
 		case <-timer.C:

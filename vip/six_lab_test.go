@@ -158,3 +158,28 @@ func TestLabUnicastPeers(t *testing.T) {
 	}
 	s.within(interval, "b has the address of a stopped a", has(s.b))
 }
+
+// TestLabAuthentication: two routers that share a key elect an owner; keepalived, which has none, cannot take the address from them.
+func TestLabAuthentication(t *testing.T) {
+	lab.Need(t, "keepalived")
+	s := newSite(t)
+	keyed := func(priority int) vip.Config {
+		cfg := config(priority)
+		cfg.Key = []byte("0123456789abcdef")
+		return cfg
+	}
+	first := s.start(s.a, "worker", keyed(100))
+	s.expect(first, "state active")
+	s.expect(s.start(s.b, "worker", keyed(90)), "state backup")
+	s.expectOneOwner(s.a, s.b)
+	lab.Keepalived(s.c, strings.ReplaceAll(fmt.Sprintf(keepalivedConf, 254), floating, "198.18.0.11"))
+	s.within(patience, "the stranger is active", func() bool { return s.c.Has("198.18.0.11") })
+	s.expectOneOwner(s.a, s.b)
+	if err := first.Stop(patience); err != nil {
+		t.Error(err)
+	}
+	if status := s.expect(first, "status (.*)")[1]; !strings.Contains(status, `"auth":`) {
+		t.Errorf("the stranger was not counted: %s", status)
+	}
+	s.within(interval, "b has the address of a stopped a", has(s.b))
+}

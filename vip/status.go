@@ -18,11 +18,14 @@ type Transition struct {
 // Oddity is something that works, but that nobody meant so.
 type Oddity string
 
-// What is odd in an advertisement that was accepted.
+// What is odd in an advertisement, or done to our addresses.
 const (
 	OtherAddresses Oddity = "addresses"     // the sender floats other addresses under our VRID
 	OtherInterval  Oddity = "interval"      // its advertisement interval is not ours
 	SecondActive   Oddity = "second_active" // it was active while we were
+	ForeignTTL     Oddity = "ttl"           // it was dropped, for it has crossed a router
+	TakenAway      Oddity = "taken_away"    // somebody took our addresses off the interface
+	PutOn          Oddity = "put_on"        // somebody put them on while another node owned them
 )
 
 // Status is what a Router says of itself.

@@ -66,20 +66,38 @@ func (t *addressTable) Drop() (int, error) {
 	for _, addr := range t.addrs {
 		remove(&netlink.Addr{IPNet: single(addr)})
 	}
+	there, err := t.list()
+	errs = append(errs, err)
+	for _, a := range there {
+		remove(&a)
+	}
+	return removed, errors.Join(errs...)
+}
+
+// Held implements table. An address that is there twice, with bits of its own and those of its net, counts once.
+func (t *addressTable) Held() (int, error) {
+	there, err := t.list()
+	distinct := map[string]bool{}
+	for _, a := range there {
+		distinct[a.IP.String()] = true
+	}
+	return len(distinct), err
+}
+
+// list returns those of our addresses that are on the interface, in whatever form.
+func (t *addressTable) list() ([]netlink.Addr, error) {
 	family := netlink.FAMILY_V4
 	if t.addrs[0].Is6() {
 		family = netlink.FAMILY_V6
 	}
 	there, err := t.handle.AddrList(t.link, family)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		errs = append(errs, fmt.Errorf("listing addresses: %w", err))
+		return nil, fmt.Errorf("listing addresses: %w", err)
 	}
-	for _, a := range there {
-		if addr, ok := netip.AddrFromSlice(a.IP); ok && slices.Contains(t.addrs, addr.Unmap()) {
-			remove(&a)
-		}
-	}
-	return removed, errors.Join(errs...)
+	return slices.DeleteFunc(there, func(a netlink.Addr) bool {
+		addr, ok := netip.AddrFromSlice(a.IP)
+		return !ok || !slices.Contains(t.addrs, addr.Unmap())
+	}), nil
 }
 
 // Close closes the netlink socket.

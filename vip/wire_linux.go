@@ -25,21 +25,13 @@ const (
 // precedence marks advertisements as "internetwork control" (RFC 791 §3.1), as keepalived does, so that queues favour them.
 const precedence = 0xc0
 
-// open opens the edge in the namespace of the calling thread. The wire is the one given, or one of its own if that is nil.
-func open(cfg Config, h hearing, w wire) (edge, error) {
-	link, err := net.InterfaceByName(cfg.Interface)
-	if err != nil {
-		return edge{}, fmt.Errorf("looking up interface %s: %w", cfg.Interface, err)
+// open opens the rest of the edge in the namespace of the calling thread. The wire becomes part of it, and is closed if that fails.
+func open(cfg Config, w sharedWire) (edge, error) {
+	opened := []func() error{w.Close}
+	e := edge{wire: w}
+	if len(cfg.Key) > 0 {
+		e.auth = vrrp.NewAuth(cfg.Key)
 	}
-	own, err := ownAddresses(link, cfg.is6())
-	if err != nil {
-		return edge{}, err
-	}
-	e := edge{}
-	if e.primary, err = cfg.pickPrimary(own); err != nil {
-		return edge{}, err
-	}
-	var opened []func() error
 	e.close = func() error {
 		var errs []error
 		for _, f := range opened {
@@ -48,16 +40,16 @@ func open(cfg Config, h hearing, w wire) (edge, error) {
 		return errors.Join(errs...)
 	}
 	fail := func(err error) (edge, error) { return edge{}, errors.Join(err, e.close()) }
-	if w == nil {
-		raw, err := openWire(link, cfg, h)
-		if err != nil {
-			return fail(err)
-		}
-		w = raw
+	link, err := net.InterfaceByName(cfg.Interface)
+	if err != nil {
+		return fail(fmt.Errorf("looking up interface %s: %w", cfg.Interface, err))
 	}
-	e.wire = w
-	if c, ok := w.(interface{ Close() error }); ok {
-		opened = append(opened, c.Close)
+	own, err := ownAddresses(link, cfg.is6())
+	if err != nil {
+		return fail(err)
+	}
+	if e.primary, err = cfg.pickPrimary(own); err != nil {
+		return fail(err)
 	}
 	t, err := openTable(link, cfg.addrs())
 	if err != nil {

@@ -222,7 +222,13 @@ func addresses(iface string) ([]netip.Prefix, error) {
 		return nil, err
 	}
 	list, err := netlink.AddrList(link, netlink.FAMILY_ALL)
-	if err != nil {
+	for range 100 { // of a table that changes all the time, the last list must do
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+		list, err = netlink.AddrList(link, netlink.FAMILY_ALL)
+	}
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, err
 	}
 	var prefixes []netip.Prefix

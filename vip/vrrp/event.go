@@ -2,7 +2,8 @@ package vrrp
 
 import "net/netip"
 
-// Event is what happens to a Machine: Startup, Shutdown, Release, Received, Tick, Slept, SetPriority or ClaimFailed.
+// Event is what happens to a Machine: Startup, Shutdown, Release, Received, Tick, Slept, SetPriority, ClaimFailed
+// or AddressesLost.
 type Event interface{ event() }
 
 // Startup begins the work of a machine in Initialize (RFC 9568 §6.4.1).
@@ -34,14 +35,18 @@ type SetPriority struct{ Priority uint8 }
 // ClaimFailed says that Hold could not be done. The machine resigns, and tries again after an Active_Down_Interval.
 type ClaimFailed struct{}
 
-func (Startup) event()     {}
-func (Shutdown) event()    {}
-func (Release) event()     {}
-func (Tick) event()        {}
-func (Slept) event()       {}
-func (Received) event()    {}
-func (SetPriority) event() {}
-func (ClaimFailed) event() {}
+// AddressesLost says that somebody took addresses of an active router away. It resigns.
+type AddressesLost struct{}
+
+func (AddressesLost) event() {}
+func (Startup) event()       {}
+func (Shutdown) event()      {}
+func (Release) event()       {}
+func (Tick) event()          {}
+func (Slept) event()         {}
+func (Received) event()      {}
+func (SetPriority) event()   {}
+func (ClaimFailed) event()   {}
 
 // Action is what a Machine wants done: Advertise, Hold, Drop, Announce or Transition.
 type Action interface{ action() }
@@ -85,5 +90,6 @@ const (
 	Withdrawn     Cause = "its priority was set to 0"
 	Overslept     Cause = "it slept too long to know who is active"
 	HoldFailed    Cause = "the addresses could not be added"
+	Robbed        Cause = "somebody took the addresses away"
 	Stopped       Cause = "stopped"
 )

@@ -128,12 +128,19 @@ func (m *Machine) on(now time.Time, e Event) []Action {
 	case SetPriority:
 		return m.setPriority(now, e.Priority)
 	case ClaimFailed:
-		if m.state != Active {
-			return nil
-		}
-		return append([]Action{Advertise{Priority: 0}, Drop{}}, m.retire(now, HoldFailed)...)
+		return m.yield(now, HoldFailed)
+	case AddressesLost:
+		return m.yield(now, Robbed)
 	}
 	return nil
+}
+
+// yield gives up what cannot be kept.
+func (m *Machine) yield(now time.Time, why Cause) []Action {
+	if m.state != Active {
+		return nil
+	}
+	return append([]Action{Advertise{Priority: 0}, Drop{}}, m.retire(now, why)...)
 }
 
 // startup is §6.4.1.

@@ -16,6 +16,8 @@ const (
 	NoAddresses Reason = "addresses"
 	BadInterval Reason = "interval" // zero
 	OtherVRID   Reason = "vrid"     // of another virtual router
+	BadAuth     Reason = "auth"     // not sealed with the group's key
+	Replayed    Reason = "replay"   // sealed, but heard before, or older than what was heard
 	NotAPeer    Reason = "peer"     // from somebody else than the peers that we were told of
 	FromSelf    Reason = "self"     // from our own address: looped back, or an address used twice
 )

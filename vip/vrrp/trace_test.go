@@ -156,6 +156,8 @@ func parseEvent(what string, c Config) (Event, error) {
 		return Shutdown{}, nil
 	case "release":
 		return Release{}, nil
+	case "addresses-lost":
+		return AddressesLost{}, nil
 	case "slept":
 		return Slept{}, nil
 	case "hold-failed":

@@ -22,6 +22,7 @@ func main() {
 
 func run() int {
 	runs := flag.Int("runs", 10, "how often each event is played")
+	only := flag.String("only", "", "events, tcp or many: only this part")
 	binary := flag.String("everboot", "bin/everboot", "the program to measure")
 	flag.Parse()
 	path, err := filepath.Abs(*binary)
@@ -32,29 +33,44 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "benchvip: build everboot first:", err)
 		return 1
 	}
-	peers := []peer{{"keepalived", keepalived{}}, {"everboot", everboot{binary: path}}}
-	fmt.Printf("advertisements of 10 ms, one datagram a millisecond to the address; %d runs each; median (worst)\n\n", *runs)
-	fmt.Printf("%-34s %-12s %-18s %-16s %s\n", "event", "who", "without answer", "nothing lost", "two owners afterwards")
-	for _, e := range events {
-		for _, p := range peers {
-			n := *runs
-			if e.sample > 5*time.Second {
-				n = max(1, n/3)
-			}
-			if err := measure(e, p, n); err != nil {
-				fmt.Fprintf(os.Stderr, "benchvip: %s, %s: %v\n", e.name, p.name, err)
-				return 1
-			}
-		}
+	parts := []struct {
+		name string
+		play func(runs int) error
+	}{
+		{"events", func(runs int) error { return table(path, runs) }},
+		{"tcp", tcpReset},
+		{"many", manyRouters},
 	}
-	fmt.Println()
-	for _, f := range []func(int) error{tcpReset, manyRouters} {
-		if err := f(*runs); err != nil {
+	for _, p := range parts {
+		if *only != "" && *only != p.name {
+			continue
+		}
+		if err := p.play(*runs); err != nil {
 			fmt.Fprintln(os.Stderr, "benchvip:", err)
 			return 1
 		}
 	}
 	return 0
+}
+
+// table plays the events and prints a row for each and each program.
+func table(binary string, runs int) error {
+	peers := []peer{{"keepalived", keepalived{}}, {"everboot", everboot{binary: binary}}}
+	fmt.Printf("advertisements of 10 ms, one datagram a millisecond to the address; %d runs each; median (worst)\n\n", runs)
+	fmt.Printf("%-34s %-12s %-18s %-16s %s\n", "event", "who", "without answer", "nothing lost", "two owners afterwards")
+	for _, e := range events {
+		for _, p := range peers {
+			n := runs
+			if e.sample > 5*time.Second {
+				n = max(1, n/3)
+			}
+			if err := measure(e, p, n); err != nil {
+				return fmt.Errorf("%s, %s: %w", e.name, p.name, err)
+			}
+		}
+	}
+	fmt.Println()
+	return nil
 }
 
 // measure plays an event some times and prints a row.
