@@ -49,11 +49,15 @@ func FlushVIP(cfg *Config, log *slog.Logger) error {
 	if len(cfg.VIP.Addresses) == 0 {
 		return nil
 	}
-	g, err := vip.NewGuard(cfg.vipConfig(), log.With("room", "vip"))
+	configs, err := cfg.keyedVIPs()
 	if err != nil {
 		return err
 	}
-	return errors.Join(g.Release(), g.Close())
+	all, err := vip.NewGuards(configs, log.With("room", "vip"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(all.Release(), all.Close())
 }
 
 // Check reads a configuration file of either kind and looks whether this host is ready for it. The error says what is wrong with the file; the
