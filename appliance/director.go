@@ -20,6 +20,8 @@ type DirectorConfig struct {
 	Enabled  bool   `toml:"enabled"`
 	Listen   string `toml:"listen"`
 	Redirect bool   `toml:"redirect"`
+	// CHAP is the file with the secrets of devices; none: nobody need prove who it is.
+	CHAP Secret `toml:"chap"`
 	// RebalanceAbove is the imbalance in percent above which targets move by themselves; 0: never.
 	RebalanceAbove float64 `toml:"rebalance_above"`
 }
@@ -31,8 +33,16 @@ func (w *worker) openDirector() (err error) {
 	log := w.log.With("room", "director")
 	w.running = &runningFile{path: filepath.Join(w.cfg.State, "running.json"), log: log, dirty: make(chan struct{}, 1)}
 	tell := w.tell(peers.Running)
+	var chap func(site.MAC) (streamer.CHAP, bool)
+	if !w.cfg.Director.CHAP.IsZero() {
+		file := &chapFile{path: w.cfg.Director.CHAP.path}
+		if err := file.load(); err != nil {
+			return err
+		}
+		chap = file.of
+	}
 	w.director, err = streamer.NewDirector(streamer.DirectorConfig{
-		Listen: []string{w.cfg.Director.Listen}, Who: w.macAt, Opened: w.opened, RebalanceAbove: w.cfg.Director.RebalanceAbove / 100,
+		Listen: []string{w.cfg.Director.Listen}, Who: w.macAt, Opened: w.opened, RebalanceAbove: w.cfg.Director.RebalanceAbove / 100, CHAP: chap,
 		Tell: func(message []byte) { w.running.changed(); tell(message) },
 	}, w.builder.View, w.event, log)
 	if err != nil {

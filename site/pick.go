@@ -29,6 +29,7 @@ const (
 	NoBootAddress      Reason = "no-boot-address"     // neither a VIP nor an address of the node is known
 	OtherSite          Reason = "other-site"          // the target name belongs to another site
 	NotItsVDisk        Reason = "not-its-vdisk"       // the device asks for a vDisk that is not its own
+	NotAuthenticated   Reason = "not-authenticated"   // CHAP: the device did not prove who it is
 	TooManyLogins      Reason = "too-many-logins"     // its turn did not come within the time that a login is held
 	NotItsAddress      Reason = "not-its-address"     // the login comes from the address of another device
 	MalformedInitiator Reason = "malformed-initiator" // the InitiatorName does not name a device
@@ -55,6 +56,7 @@ var reasonText = map[Reason]string{
 	NoBootAddress:      "the appliance has no address to boot from",
 	OtherSite:          "the target name belongs to another site",
 	NotItsVDisk:        "it asks for a vDisk that is not its own",
+	NotAuthenticated:   "it did not prove who it is (CHAP): its name or secret is not that of the file of director.chap",
 	TooManyLogins:      "so many targets log in that its turn did not come; it will try again",
 	NotItsAddress:      "it comes from an address that another device has",
 	MalformedInitiator: "its InitiatorName does not name a device of everboot",

@@ -29,6 +29,8 @@ type DirectorConfig struct {
 
 	// RebalanceAbove moves targets by itself when the busiest streamer has so much more than the mean, as a fraction; 0: never.
 	RebalanceAbove float64
+	// CHAP returns how a device must prove who it is; false: it need not. Nil: nobody need.
+	CHAP func(site.MAC) (CHAP, bool)
 	// Who returns which device has an address by reservation or lease; the zero MAC: nobody that is known. Nil: nobody is.
 	Who func(netip.Addr) site.MAC
 	// Tell is called with each change of what devices run, for PeerChanged of the other appliances' directors. It must not block.
@@ -95,6 +97,9 @@ func (c DirectorConfig) withDefaults() DirectorConfig {
 	}
 	if c.MaxLogins == 0 {
 		c.MaxLogins = 4096
+	}
+	if c.CHAP == nil {
+		c.CHAP = func(site.MAC) (CHAP, bool) { return CHAP{}, false }
 	}
 	if c.Tell == nil {
 		c.Tell = func([]byte) {}

@@ -101,6 +101,7 @@ type farm struct {
 	state   map[string]string
 	cables  map[string]*lab.Cable
 	stopped atomic.Bool
+	secrets atomic.Pointer[streamer.CHAP] // of every device; nil: none
 }
 
 // allowed is how long a read may take when its streamer dies.
@@ -124,6 +125,13 @@ func newFarm(t *testing.T, changed ...bool) *farm {
 	f.client.Join(lan, "198.18.0.51/24")
 	f.fleet = newFleet(t, streamer.DirectorConfig{
 		Listen: []string{portal}, Hold: 2 * time.Second, ListenFunc: appliance.Listen, Dial: appliance.Dial,
+		CHAP: func(site.MAC) (streamer.CHAP, bool) {
+			c := f.secrets.Load()
+			if c == nil {
+				return streamer.CHAP{}, false
+			}
+			return *c, true
+		},
 	})
 	for i, other := range changed {
 		f.start(lan, i+1, other)

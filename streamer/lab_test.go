@@ -13,6 +13,7 @@ import (
 	"everboot/internal/iscsi"
 	"everboot/internal/lab"
 	"everboot/site"
+	"everboot/streamer"
 )
 
 func TestLabSameDiskEverywhere(t *testing.T) {
@@ -232,5 +233,25 @@ func TestLabPortTaken(t *testing.T) {
 	agent.Wait(patience)
 	if agent.ExitCode() != 1 || !strings.Contains(agent.Log(), "198.18.0.21:3260") || !strings.Contains(agent.Log(), "port free") {
 		t.Errorf("exit code %d:\n%s", agent.ExitCode(), agent.Log())
+	}
+}
+
+// TestLabCHAP: libiscsi proves who it is to the director, and goes on with a tgtd that knows nothing of it.
+func TestLabCHAP(t *testing.T) {
+	f := newFarm(t, false)
+	f.secrets.Store(&streamer.CHAP{User: "t1", Secret: "secret-of-the-device", MutualUser: "director", MutualSecret: "secret-of-the-director"})
+	read := func(user string) (string, error) {
+		return f.client.Run(t.Context(), "iscsi-readcapacity16", "-i", site.InitiatorName(t1), "iscsi://"+user+portal+"/"+f.iqn()+"/1")
+	}
+	if out, err := read("t1%secret-of-the-device@"); err != nil || !strings.Contains(out, "8388608") {
+		t.Errorf("with the secret: %v\n%s", err, out)
+	}
+	for _, user := range []string{"t1%not-the-secret-at-all@", ""} {
+		if out, err := read(user); err == nil {
+			t.Errorf("without the secret: %s", out)
+		}
+	}
+	if n := f.director.Stats().Logins[site.NotAuthenticated]; n != 2 {
+		t.Errorf("%d logins refused, want 2", n)
 	}
 }

@@ -26,6 +26,7 @@ type caller struct {
 	login  iscsi.Login
 	sent   []byte // what it sent so far, to be passed on
 	device site.MAC
+	proof  *proof // after CHAP
 }
 
 // serve leads one connection from its first PDU to its end. A login ends with ctx, a session with life; decided is called when the
@@ -70,6 +71,17 @@ func (d *Director) login(ctx context.Context, c *caller) *session {
 		return nil
 	}
 	defer d.gate.unregister(c.device)
+	if want, ok := d.cfg.CHAP(c.device); ok {
+		switch err := d.authenticate(c, want); {
+		case errors.Is(err, errCHAP):
+			d.log.Warn("iSCSI login without proof", "device", c.device.String(), "remote", c.conn.RemoteAddr().String(), "error", err)
+			d.refuse(ctx, c, site.NotAuthenticated)
+			return nil
+		case err != nil:
+			d.counts.drop(dropOf(err))
+			return nil
+		}
+	}
 	s, reason, err := d.find(ctx, c)
 	switch {
 	case err != nil:
@@ -282,7 +294,7 @@ func (d *Director) connect(ctx context.Context, v *site.View, st site.Streamer, 
 			failures = errors.Join(failures, err)
 			continue
 		}
-		answer, err := ask(leg, c.sent, d.cfg.DialTimeout)
+		answer, err := ask(leg, c, d.cfg.DialTimeout)
 		if err != nil {
 			leg.Close()
 			failures = errors.Join(failures, err)
@@ -300,9 +312,9 @@ func (d *Director) dial(ctx context.Context, address string) (net.Conn, error) {
 	return d.cfg.Dial(ctx, "tcp", address)
 }
 
-func ask(leg net.Conn, login []byte, patience time.Duration) ([]byte, error) {
+func ask(leg net.Conn, c *caller, patience time.Duration) ([]byte, error) {
 	leg.SetDeadline(time.Now().Add(patience))
-	if _, err := leg.Write(login); err != nil {
+	if _, err := leg.Write(c.sent); err != nil {
 		return nil, fmt.Errorf("passing a login on: %w", err)
 	}
 	p, err := iscsi.ReadPDU(leg, iscsi.MaxLoginData)
@@ -317,7 +329,10 @@ func ask(leg net.Conn, login []byte, patience time.Duration) ([]byte, error) {
 		return nil, &iscsi.LoginError{Status: answer.Status}
 	}
 	leg.SetDeadline(time.Time{})
-	return p.Append(nil), nil
+	if c.proof == nil {
+		return p.Append(nil), nil
+	}
+	return c.proof.goOn(answer)
 }
 
 // forward splices a session until it ends.
@@ -363,7 +378,7 @@ func (r record) after(now time.Time) string {
 // status is what an initiator is told. Class 2 makes it give up, class 3 makes it come back.
 func status(r site.Reason) iscsi.Status {
 	switch r {
-	case site.UnknownDevice, site.MalformedInitiator:
+	case site.UnknownDevice, site.MalformedInitiator, site.NotAuthenticated:
 		return iscsi.StatusAuthentication
 	case site.NotItsVDisk, site.NotItsAddress:
 		return iscsi.StatusAuthorization
