@@ -22,7 +22,7 @@ func imageCommand(api *apiFlags) *cobra.Command {
 		Use: "image", Short: "Make boot media, for targets whose DHCP and TFTP are somebody else's", Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(mediumCommand(&mediumFlags{}, api, "iso", "Make a boot medium, as a CD image"), diskCommand(api))
+	c.AddCommand(mediumCommand(&mediumFlags{}, api, "iso", "Make a boot medium, as a CD image"), diskCommand(api), updateCommand(&mediumFlags{}, api))
 	return c
 }
 
@@ -41,6 +41,14 @@ type mediumFlags struct {
 }
 
 func (f *mediumFlags) add(c *cobra.Command) {
+	f.addBoot(c)
+	flags := c.Flags()
+	flags.StringVar(&f.caFile, "ca-file", "", "certificate (PEM) of the authority that UEFI machines trust for https:// login servers, in place of iPXE's own")
+	flags.StringArrayVar(&f.files, "files", nil, "a folder to take isolinux.bin, isohdpfx.bin, ldlinux.c32, ipxe.lkrn and ipxe.efi from first; may be repeated")
+}
+
+// addBoot adds the flags that say what stands in the script.
+func (f *mediumFlags) addBoot(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringArrayVar(&f.boot.Hosts, "server", nil, "a login server, HOST[:PORT], may be repeated: the VIP, each appliance's own address, a DNS name (default: ask the appliance)")
 	flags.StringVar(&f.address, "address", "dhcp", "the target's address: dhcp, or IP/BITS[,GATEWAY]")
@@ -49,8 +57,6 @@ func (f *mediumFlags) add(c *cobra.Command) {
 	flags.StringVar(&f.mac, "mac", "", "make it for the target with this MAC alone (default: for all; each is known by its MAC)")
 	flags.StringVar(&f.boot.Site, "site", "", "the site; another site's appliance does not answer (default: the one of the appliance that is asked)")
 	flags.StringVar(&f.keyFile, "key-file", "", "file with the key by which the appliances know their own media (http.media_key)")
-	flags.StringVar(&f.caFile, "ca-file", "", "certificate (PEM) of the authority that UEFI machines trust for https:// login servers, in place of iPXE's own")
-	flags.StringArrayVar(&f.files, "files", nil, "a folder to take isolinux.bin, isohdpfx.bin, ldlinux.c32, ipxe.lkrn and ipxe.efi from first; may be repeated")
 }
 
 func mediumCommand(f *mediumFlags, api *apiFlags, name, short string) *cobra.Command {
@@ -84,16 +90,9 @@ func (f *mediumFlags) medium(ctx context.Context, api *apiFlags) (*image.Medium,
 
 // config is what goes into a medium by the flags.
 func (f *mediumFlags) config(ctx context.Context, api *apiFlags) (image.MediumConfig, error) {
-	if err := f.parse(); err != nil {
-		return image.MediumConfig{}, usageError{err}
-	}
-	if len(f.boot.Hosts) == 0 {
-		_, s, err := api.site(ctx)
-		if err != nil {
-			return image.MediumConfig{}, fmt.Errorf("%w; or name the login servers with --server", err)
-		}
-		f.boot.Hosts = site.Hosts(s.View.LoginServers(), cmp.Or(s.View.Boot.HTTPPort, 80))
-		f.boot.Site = cmp.Or(f.boot.Site, s.View.Site)
+	script, err := f.script(ctx, api)
+	if err != nil {
+		return image.MediumConfig{}, err
 	}
 	loaders, err := image.FindLoaders(f.files)
 	if err != nil {
@@ -108,7 +107,23 @@ func (f *mediumFlags) config(ctx context.Context, api *apiFlags) (image.MediumCo
 	if err != nil {
 		return image.MediumConfig{}, usageError{err}
 	}
-	return image.MediumConfig{Script: f.boot.Script(), Loaders: loaders, Time: date}, nil
+	return image.MediumConfig{Script: script, Loaders: loaders, Time: date}, nil
+}
+
+// script is the script by the flags.
+func (f *mediumFlags) script(ctx context.Context, api *apiFlags) (string, error) {
+	if err := f.parse(); err != nil {
+		return "", usageError{err}
+	}
+	if len(f.boot.Hosts) == 0 {
+		_, s, err := api.site(ctx)
+		if err != nil {
+			return "", fmt.Errorf("%w; or name the login servers with --server", err)
+		}
+		f.boot.Hosts = site.Hosts(s.View.LoginServers(), cmp.Or(s.View.Boot.HTTPPort, 80))
+		f.boot.Site = cmp.Or(f.boot.Site, s.View.Site)
+	}
+	return f.boot.Script(), nil
 }
 
 // trust puts the authority of --ca-file into iPXE for UEFI.

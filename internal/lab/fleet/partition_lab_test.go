@@ -55,7 +55,7 @@ func TestPartitionOnADisk(t *testing.T) {
 		{"wrong answer", "echo y | " + write + " " + path, "is left as it is: the answer was not yes"},
 		{"no answer", write + " " + path + " </dev/null", "is left as it is: the answer was not yes"},
 		{"mounted", fmt.Sprintf("d=$(losetup -f --show %s); trap 'losetup -d $d' EXIT; mkdir -p %[2]s; cp %[1]s %[2]s.img; %[3]s %[1]s --yes", path, filepath.Join(l.Dir(), "mnt"), write), "is in use as /dev/loop"},
-		{"a mounted device", fmt.Sprintf("f=%s; truncate -s 64M $f; mke2fs -q -F $f; d=$(losetup -f --show $f); trap 'umount $d; losetup -d $d' EXIT; mount -t tmpfs none /mnt; mkdir /mnt/m; mount $d /mnt/m; %s $d --yes", filepath.Join(l.Dir(), "fs.img"), write), "is mounted at /mnt/m: unmount it first"},
+		{"a mounted device", fmt.Sprintf("f=%s; truncate -s 64M $f; mke2fs -q -F $f; d=$(losetup -f --show $f); trap 'umount $d || :; losetup -d $d' EXIT; mount -t tmpfs none /mnt; mkdir /mnt/m; mount $d /mnt/m; %s $d --yes", filepath.Join(l.Dir(), "fs.img"), write), "is mounted at /mnt/m: unmount it first"},
 		{"no right", "chmod 711 " + l.Dir() + "; setpriv --reuid 65534 --clear-groups " + write + " " + path + " --yes", "may not be written by this user: run this as root"},
 	} {
 		out, err := run("%s", c.command)

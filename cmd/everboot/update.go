@@ -1,0 +1,57 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"everboot/image"
+)
+
+func updateCommand(f *mediumFlags, api *apiFlags) *cobra.Command {
+	c := &cobra.Command{
+		Use: "update FILE", Short: "Give a boot medium other login servers, in place",
+		Long: `Give a boot medium another script, in place: an image, a USB stick (/dev/sdX) or a boot partition (/dev/sdX4). What is not said by a flag is
+as for a new medium, not as it was. Nothing but the script is written, and nothing at all if it is the same.`,
+		Example: "  everboot image update boot.img --server 198.18.0.10 --server 198.18.0.2",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			script, err := f.script(c.Context(), api)
+			if err != nil {
+				return err
+			}
+			changed, err := updateMedium(args[0], script)
+			if err != nil {
+				return err
+			}
+			word := "is as it was"
+			if changed {
+				word = "has its new script"
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s %s\n", args[0], word)
+			return nil
+		},
+	}
+	f.addBoot(c)
+	return c
+}
+
+func updateMedium(path, script string) (changed bool, err error) {
+	disk, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return false, err
+	}
+	defer disk.Close()
+	size, err := disk.Seek(0, io.SeekEnd) // a device has no other size
+	if err != nil {
+		return false, fmt.Errorf("asking for the size of %s: %w", path, err)
+	}
+	// A stick is longer than the medium on it, which begins where it begins; what else is on a disk is not searched.
+	had, err := image.UpdateMedium(disk, min(size, image.MediumSize), script)
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	return had != script, disk.Sync()
+}
