@@ -87,7 +87,7 @@ func (b *bed) load(r row, timeout time.Duration) (res tftpload.Result, err error
 }
 
 // measure is one load of one server. It returns the processor time that the server took, too.
-func (b *bed) measure(peer string, r row, timeout time.Duration) (res tftpload.Result, used time.Duration, err error) {
+func (b *bed) measure(peer string, r row, timeout time.Duration, ready func()) (res tftpload.Result, used time.Duration, err error) {
 	p, err := start(b.server, peer, b.root)
 	if err != nil {
 		return res, 0, err
@@ -95,6 +95,7 @@ func (b *bed) measure(peer string, r row, timeout time.Duration) (res tftpload.R
 	if err := b.client.Do(func() error { return await(peer, b.want) }); err != nil {
 		return res, 0, err
 	}
+	ready()
 	before := cpu(p.PID())
 	res, err = b.load(r, timeout)
 	used = cpu(p.PID()) - before
@@ -130,7 +131,7 @@ func throughput(list []string) error {
 			got := make(map[string]*figures)
 			for range r.rounds {
 				for _, peer := range list {
-					res, used, err := b.measure(peer, r, 100*time.Second)
+					res, used, err := b.measure(peer, r, 240*time.Second, func() {})
 					if err != nil {
 						return fmt.Errorf("%s, %s: %w", r.name, peer, err)
 					}
@@ -166,10 +167,10 @@ func loss(list []string) error {
 		if err != nil {
 			return err
 		}
-		b.server.Cables()[0].Lose(2)
 		fmt.Printf("\nOne client with EDK2's timers reads %d MiB, and 2 %% of all packets are lost, both ways\n", fileSize>>20)
 		for _, peer := range list {
-			res, _, err := b.measure(peer, row{clients: 1, each: 1, block: 1468}, 60*time.Second)
+			res, _, err := b.measure(peer, row{clients: 1, each: 1, block: 1468}, 60*time.Second, func() { b.server.Cables()[0].Lose(2) })
+			b.server.Cables()[0].Lose(0)
 			if err != nil {
 				return fmt.Errorf("%s: %w", peer, err)
 			}
