@@ -36,31 +36,27 @@ func TestLabClients(t *testing.T) {
 
 // TestLabProxy: UEFI, and the iPXE that it loads, take their address from dnsmasq and where to boot from from our proxy.
 func TestLabProxy(t *testing.T) {
-	for name, firmware := range map[string]lab.Firmware{"UEFI": lab.UEFI} {
-		t.Run(name, func(t *testing.T) {
-			n := newNetwork(t)
-			n.b.Join(n.lan, "198.18.0.10/24")
-			lab.RouterAdvertiser(n.b)
-			root := bootRoot(t)
-			lab.Dnsmasq(n.b, "--enable-tftp", "--tftp-root="+root, "--tftp-single-port", "--dhcp-range=198.18.0.100,198.18.0.150,255.255.255.0,1h")
-			n.b.Start("httpd", "busybox", "httpd", "-f", "-p", "198.18.0.10:80", "-h", root)
-			mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}
-			n.device(mac, "")
-			p := n.launchProxy(n.a, n.config(n.a, "198.18.0.2", "198.18.0.3"))
-			if _, err := p.Expect("ready", 10*time.Second); err != nil {
-				t.Fatal(err)
-			}
-			m, err := n.lab.Machine(lab.MachineConfig{Name: "t1", Segment: n.lan, MAC: mac.String(), Firmware: firmware})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := m.Expect(`BOOTSTRAP at 198\.18\.0\.1[0-5]\d from 198\.18\.0\.10`, 3*time.Minute); err != nil {
-				t.Fatal(err)
-			}
-			bad, err := n.lan.Decoded("dhcp.type == 2 && ip.src == 198.18.0.2 && (_ws.malformed || _ws.expert.severity >= 0x00600000)")
-			if err != nil || len(bad) > 0 {
-				t.Errorf("tshark finds fault with %s: %v", strings.Join(bad, "\n"), err)
-			}
-		})
+	n := newNetwork(t)
+	n.b.Join(n.lan, "198.18.0.10/24")
+	lab.RouterAdvertiser(n.b)
+	root := bootRoot(t)
+	lab.Dnsmasq(n.b, "--enable-tftp", "--tftp-root="+root, "--tftp-single-port", "--dhcp-range=198.18.0.100,198.18.0.150,255.255.255.0,1h")
+	n.b.Start("httpd", "busybox", "httpd", "-f", "-p", "198.18.0.10:80", "-h", root)
+	mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}
+	n.device(mac, "")
+	p := n.launchProxy(n.a, n.config(n.a, "198.18.0.2", "198.18.0.3"))
+	if _, err := p.Expect("ready", 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	m, err := n.lab.Machine(lab.MachineConfig{Name: "t1", Segment: n.lan, MAC: mac.String(), Firmware: lab.UEFI})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Expect(`BOOTSTRAP at 198\.18\.0\.1[0-5]\d from 198\.18\.0\.10`, 3*time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	bad, err := n.lan.Decoded("dhcp.type == 2 && ip.src == 198.18.0.2 && (_ws.malformed || _ws.expert.severity >= 0x00600000)")
+	if err != nil || len(bad) > 0 {
+		t.Errorf("tshark finds fault with %s: %v", strings.Join(bad, "\n"), err)
 	}
 }
