@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -367,21 +368,21 @@ func TestARouterThatWasFrozenLetsGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &cable{}
 		hang := make(chan struct{})
-		frozen := false
+		var frozen atomic.Bool
 		a := c.run(t, "198.18.0.2", func(cfg *Config) {
 			cfg.AdvertInterval = 2 * time.Second
 			cfg.Beat = func() {
-				if frozen {
+				if frozen.Load() {
 					<-hang
 				}
 			}
 		})
 		time.Sleep(20 * time.Second)
 		a.wantState(t, vrrp.Active)
-		frozen = true
+		frozen.Store(true)
 		time.Sleep(patienceMax)
 		a.set(func() { a.did = nil })
-		frozen = false
+		frozen.Store(false)
 		close(hang)
 		a.wantState(t, vrrp.Backup)
 		if did := a.done(); fmt.Sprint(did) != "[drop advertise 0]" || a.Status().Last.Cause != vrrp.Overslept {

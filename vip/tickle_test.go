@@ -52,8 +52,10 @@ func TestWhoTakesOverTicklesTheOldOwnersClients(t *testing.T) {
 		b.wantState(t, vrrp.Active)
 		time.Sleep(10 * time.Second)
 		want := []string{"198.18.0.51 0cbc9c40", "198.18.0.51 0cbc9c40"} // twice: the first may be lost
-		if !slices.Equal(b.tickled, want) || b.Status().Tickled != 2 {
-			t.Errorf("tickled %q, want %q", b.tickled, want)
+		var tickled []string
+		b.set(func() { tickled = slices.Clone(b.tickled) })
+		if !slices.Equal(tickled, want) || b.Status().Tickled != 2 {
+			t.Errorf("tickled %q, want %q", tickled, want)
 		}
 		a.stop(t)
 		b.stop(t)
