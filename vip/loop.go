@@ -25,6 +25,9 @@ const (
 	// handOverGap is when a router that was handed the addresses announces them once more: the old owner has let go by then, but
 	// may have answered one who asked for them in between.
 	handOverGap = 50 * time.Millisecond
+	// refreshInterval is how often an owner announces while nothing happens: switches forget a station that they do not hear, after 300 s
+	// mostly (IEEE 802.1Q §8.8.3), and a neighbour that was away for all of the burst hears it then. Several may be lost.
+	refreshInterval = time.Minute
 )
 
 // arrival is a packet as it came in.
@@ -34,7 +37,7 @@ type arrival struct {
 	err    error // of a hub whose socket failed
 }
 
-// burst is the plan of the next announcements.
+// burst is the plan of the next announcements, and of those that come now and again.
 type burst struct {
 	left int
 	next time.Time
@@ -47,6 +50,25 @@ func (b *burst) begin(now time.Time) {
 	b.left, b.next, b.soon = announcements, now, false
 	if soonest := b.last.Add(announceGap); soonest.After(now) {
 		b.next = soonest
+	}
+}
+
+// sent plans what follows an announcement: the rest of the burst, then one now and again for as long as the router is active.
+func (b *burst) sent(now time.Time) {
+	b.last = now
+	if b.soon {
+		b.soon, b.next = false, now.Add(handOverGap)
+		return
+	}
+	b.left = max(b.left-1, 0)
+	b.later(now)
+}
+
+// later plans the next announcement as if there had been one now.
+func (b *burst) later(now time.Time) {
+	b.next = now.Add(refreshInterval)
+	if b.left > 0 {
+		b.next = now.Add(announceInterval)
 	}
 }
 
@@ -286,12 +308,11 @@ func send(e edge, cfg Config, a vrrp.Advertisement) error {
 
 func (r *Router) sendAnnouncement() {
 	now := time.Now()
-	r.announce.last, r.announce.next = now, now.Add(announceInterval)
-	if r.announce.soon {
-		r.announce.soon, r.announce.next = false, now.Add(handOverGap)
-	} else if r.announce.left--; r.announce.left == 0 {
-		r.announce.next = time.Time{}
+	if r.machine.Leaving() { // it would draw back what the next owner has drawn
+		r.announce.later(now)
+		return
 	}
+	r.announce.sent(now)
 	if err := r.edge.Announce(); err != nil {
 		r.log.Warn("announcing the addresses", "error", err)
 	}

@@ -92,7 +92,7 @@ func TestAnActiveRouterRenewsAndAnnounces(t *testing.T) {
 		c := &cable{}
 		a := c.run(t, "198.18.0.2", nil)
 		began := time.Now().Add(vrrp.DownInterval(DefaultPriority, DefaultInterval))
-		for range 60 {
+		for range 130 {
 			time.Sleep(time.Second)
 			a.wantState(t, vrrp.Active)
 		}
@@ -100,11 +100,35 @@ func TestAnActiveRouterRenewsAndAnnounces(t *testing.T) {
 		for _, when := range a.announcements() {
 			at = append(at, when.Sub(began))
 		}
-		if got, want := fmt.Sprint(at), "[0s 1.1s 2.2s 3.3s 4.4s]"; got != want {
+		if got, want := fmt.Sprint(at), "[0s 1.1s 2.2s 3.3s 4.4s 1m4.4s 2m4.4s]"; got != want {
 			t.Errorf("announced at %s, want %s", got, want)
 		}
 		if did := a.done(); !slices.Equal(did[:4], []string{"drop", "add", "advertise 100", "announce"}) {
 			t.Errorf("it began with %q", did[:4])
+		}
+		a.stop(t)
+	})
+}
+
+// TestARouterThatLeavesDrawsNothing: a refresh that falls due between its resignation and its end must not follow the next owner's.
+func TestARouterThatLeavesDrawsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		a := c.run(t, "198.18.0.2", nil)
+		time.Sleep(2 * time.Second)
+		a.wantState(t, vrrp.Active)
+		refresh := a.announcements()[0].Add(4*announceInterval + refreshInterval)
+		time.Sleep(time.Until(refresh.Add(-10 * time.Millisecond)))
+		before := len(a.announcements())
+		if err := a.Release(t.Context()); !errors.Is(err, ErrNoHeir) {
+			t.Errorf("Release with nobody there = %v", err)
+		}
+		if n := len(a.announcements()) - before; n != 0 {
+			t.Errorf("it announced %d times after it had resigned", n)
+		}
+		time.Sleep(refreshInterval)
+		if n := len(a.announcements()) - before; n != 1 {
+			t.Errorf("it announced %d times in a minute after it stayed, want 1", n)
 		}
 		a.stop(t)
 	})
