@@ -18,11 +18,12 @@ import (
 // The names of our checks. The boot checks ask at the address that targets are told of, whoever owns it; the own ones
 // ask at this node's address and decide how much it wants the floating one.
 const (
-	checkBootTFTP  = "boot/tftp"
-	checkBootHTTP  = "boot/http"
-	checkOwnTFTP   = "own/tftp"
-	checkOwnHTTP   = "own/http"
-	prefixStreamer = "streamer/"
+	checkBootTFTP    = "boot/tftp"
+	checkBootHTTP    = "boot/http"
+	checkOwnTFTP     = "own/tftp"
+	checkOwnHTTP     = "own/http"
+	checkOwnDirector = "own/director"
+	prefixStreamer   = "streamer/"
 )
 
 const (
@@ -30,6 +31,9 @@ const (
 	// streamerInterval bounds how old our word on a streamer can be; a process that dies is noticed at once, by Watch.
 	streamerInterval = 500 * time.Millisecond
 	streamerTimeout  = time.Second
+	// ownRise is how many answers in a row make a node well again that was not: one that comes and goes must not have the floating
+	// address come and go with it. It becomes sick after health.DefaultFall failures.
+	ownRise = 5
 )
 
 func streamerOfCheck(name string) (string, bool) { return strings.CutPrefix(name, prefixStreamer) }
@@ -38,13 +42,14 @@ func streamerOfCheck(name string) (string, bool) { return strings.CutPrefix(name
 func (w *worker) openHealth() error {
 	ctx := context.Background()         // the builder lets nobody wait that it has left behind
 	own := make(map[string]site.Health) // Report's, which one goroutine calls
+	weights := w.cfg.VIP.Weights.byCheck()
 	w.health = health.New(health.Config{Report: func(name string, c site.Check) {
 		w.event(site.Event{What: "health", Detail: strings.TrimSpace(fmt.Sprintf("%s %s %s", name, c.Health, c.Reason))})
 		w.builder.probed(ctx, name, c)
-		if w.vip != nil && (name == checkOwnTFTP || name == checkOwnHTTP) {
+		if _, counts := weights[name]; counts && w.vip != nil {
 			own[name] = c.Health
 			for i, cfg := range w.cfg.vipConfigs() {
-				w.vips[i].SetPriority(priority(cfg.Priority, own))
+				w.vips[i].SetPriority(priority(cfg.Priority, weights, own))
 			}
 		}
 	}}, w.log.With("room", "health"))
@@ -81,13 +86,20 @@ func (w *worker) bootChecks() []health.Check {
 	boot := site.BootAddress(w.cfg.VIP.Addresses, w.own)
 	tftpPort, httpPort := port(w.cfg.TFTP.Listen), port(w.cfg.HTTP.Listen)
 	checks := []health.Check{tftpCheck(checkBootTFTP, boot, tftpPort), httpCheck(checkBootHTTP, boot, httpPort)}
+	var own []health.Check
 	if w.cfg.TFTP.Enabled {
-		checks = append(checks, tftpCheck(checkOwnTFTP, w.own, tftpPort))
+		own = append(own, tftpCheck(checkOwnTFTP, w.own, tftpPort))
 	}
 	if w.cfg.HTTP.Enabled {
-		checks = append(checks, httpCheck(checkOwnHTTP, w.own, httpPort))
+		own = append(own, httpCheck(checkOwnHTTP, w.own, httpPort))
 	}
-	return checks
+	if w.cfg.Director.Enabled {
+		own = append(own, directorCheck(w.cfg.Node, netip.AddrPortFrom(w.own, port(w.cfg.Director.Listen))))
+	}
+	for i := range own {
+		own[i].Rise = ownRise
+	}
+	return append(checks, own...)
 }
 
 // isBootstrap is what a probe wants to find in the bootstrap.
@@ -102,13 +114,33 @@ func httpCheck(name string, at netip.Addr, port uint16) health.Check {
 	return health.Check{Name: name, Interval: probeInterval, Probe: health.HTTP(url, isBootstrap, nil)}
 }
 
-// priority makes a node's VRRP priority follow its own health: a node that cannot serve boot files gives the floating
-// address to one that can, and keeps it only if nobody else is there.
-func priority(configured int, own map[string]site.Health) int {
-	for _, health := range own {
-		if health == site.Down {
-			return vip.SickPriority
+// directorCheck asks a director for targets, as a discovery does. It keeps no session: the director holds a place for each.
+func directorCheck(node string, at netip.AddrPort) health.Check {
+	return health.Check{Name: checkOwnDirector, Interval: probeInterval, Probe: func(ctx context.Context) error {
+		probe := health.NewISCSI(health.ISCSIConfig{Node: node, Addresses: []netip.AddrPort{at}})
+		defer probe.Close()
+		return probe.Probe(ctx)
+	}}
+}
+
+// byCheck returns the weights of the own checks by their names.
+func (v VIPWeights) byCheck() map[string]int {
+	return map[string]int{checkOwnTFTP: v.TFTP, checkOwnHTTP: v.HTTP, checkOwnDirector: v.Director}
+}
+
+// priority makes a node's VRRP priority follow its own health: each check that is down takes its weight away. A node with nothing left
+// is sick: it gives the floating address to any that is not, and keeps it only if nobody else is there. Among the sick the one
+// with fewer failures is the better one.
+func priority(configured int, weights map[string]int, own map[string]site.Health) int {
+	left, failures := configured, 0
+	for name, h := range own {
+		if h == site.Down && weights[name] > 0 {
+			left -= weights[name]
+			failures++
 		}
 	}
-	return configured
+	if left > vip.SickPriority {
+		return left
+	}
+	return vip.SickPriority + 1 - failures
 }

@@ -92,7 +92,10 @@ func defaultConfig() Config {
 	return Config{
 		Site: "default", State: "/var/lib/everboot",
 		Registry: RegistryConfig{Kind: "embedded", Address: "127.0.0.1:8500"},
-		VIP:      VIPConfig{VIPGroup: VIPGroup{VRID: 51, Priority: vip.DefaultPriority, AdvertInterval: Duration(vip.DefaultInterval)}},
+		VIP: VIPConfig{
+			VIPGroup: VIPGroup{VRID: 51, Priority: vip.DefaultPriority, AdvertInterval: Duration(vip.DefaultInterval)},
+			Weights:  VIPWeights{TFTP: maxWeight, HTTP: maxWeight, Director: maxWeight},
+		},
 		TFTP:     TFTPConfig{Enabled: true, Listen: ":69", IPXE: "/usr/lib/ipxe"},
 		HTTP:     HTTPConfig{Enabled: true, Listen: ":80"},
 		Director: DirectorConfig{Enabled: true, Listen: ":3260"},

@@ -24,7 +24,19 @@ type VIPConfig struct {
 	VIPGroup
 	// Groups are more virtual routers beside it.
 	Groups []VIPGroup `toml:"group"`
+	// Weights say how much health takes from the priority of all of them.
+	Weights VIPWeights `toml:"weights"`
 }
+
+// VIPWeights are what is taken from the priority while a service of this node does not answer at its own address: 0 to maxWeight.
+type VIPWeights struct {
+	TFTP     int `toml:"tftp"`
+	HTTP     int `toml:"http"`
+	Director int `toml:"director"`
+}
+
+// maxWeight leaves nothing of any priority.
+const maxWeight = vrrp.Owner
 
 // VIPGroup is a virtual router: addresses of one family that one node has at a time.
 type VIPGroup struct {
@@ -41,6 +53,11 @@ type VIPGroup struct {
 
 func (c *Config) checkVIP() error {
 	v := c.VIP
+	for name, weight := range map[string]int{"tftp": v.Weights.TFTP, "http": v.Weights.HTTP, "director": v.Weights.Director} {
+		if weight < 0 || weight > maxWeight {
+			return fmt.Errorf("vip.weights.%s: %d: use 0 (its health does not matter) to %d (without it the node is sick)", name, weight, maxWeight)
+		}
+	}
 	if len(v.Addresses) == 0 {
 		if len(v.Groups) > 0 {
 			return fmt.Errorf("vip.group: vip.addresses are missing; give the address that targets boot from")
@@ -220,6 +237,7 @@ const (
 	metricVIPActive      = "everboot_vip_active"
 	metricVIPSince       = "everboot_vip_state_since_seconds"
 	metricVIPTransitions = "everboot_vip_transitions_total" // label cause
+	metricVIPPriority    = "everboot_vip_priority"
 	metricVIPSent        = "everboot_vip_advertisements_sent_total"
 	metricVIPDropped     = "everboot_vip_advertisements_dropped_total" // label reason
 	metricVIPOdd         = "everboot_vip_oddities_total"               // label kind
@@ -233,6 +251,7 @@ func (c collector) vip(send emit) {
 		with := func(name, value string) []string { return append(slices.Clone(id), name, value) }
 		send(metricVIPActive, "Whether this node owns the floating addresses.", prometheus.GaugeValue, truth(s.State == vrrp.Active), id...)
 		send(metricVIPSince, "When the router came into its state, in seconds since 1970.", prometheus.GaugeValue, float64(s.Since.Unix()), id...)
+		send(metricVIPPriority, "The priority that health has left; below 10 the node is sick.", prometheus.GaugeValue, float64(s.Priority), id...)
 		send(metricVIPSent, "VRRP advertisements sent.", prometheus.CounterValue, float64(s.Sent), id...)
 		send(metricVIPTickled, "Connections whose clients were told that they are gone.", prometheus.CounterValue, float64(s.Tickled), id...)
 		for cause, n := range s.Transitions {

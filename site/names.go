@@ -125,4 +125,9 @@ func ParseInitiatorName(iqn string) (MAC, error) {
 }
 
 // ProbeName returns the iSCSI InitiatorName of somebody who only looks whether a streamer lives, and is nobody's load.
-func ProbeName(who string) string { return iqnPrefix + "probe:" + who }
+func ProbeName(who string) string { return iqnPrefix + probePart + who }
+
+const probePart = "probe:"
+
+// IsProbe reports whether an InitiatorName is one of ProbeName's.
+func IsProbe(initiator string) bool { return strings.HasPrefix(initiator, iqnPrefix+probePart) }

@@ -413,9 +413,14 @@ func (d *Director) answer(ctx context.Context, conn net.Conn, login iscsi.Login,
 	io.CopyN(io.Discard, conn, maxEarly)
 }
 
-// discover answers a discovery session itself: the one target of this device, at the address that was asked.
+// discover answers a discovery session itself: the one target of this device, at the address that was asked. A probe, which asks
+// whether the director works, finds none.
 func (d *Director) discover(ctx context.Context, c *caller) {
 	defer context.AfterFunc(ctx, func() { reset(c.conn) })()
+	if site.IsProbe(c.login.Initiator) {
+		d.list(c, nil)
+		return
+	}
 	v := d.view()
 	mac, err := site.ParseInitiatorName(c.login.Initiator)
 	if err != nil {
@@ -434,6 +439,11 @@ func (d *Director) discover(ctx context.Context, c *caller) {
 		targets = []iscsi.Target{{Name: name.IQN(), Addresses: []string{c.conn.LocalAddr().String() + ",1"}}}
 	}
 	d.counts.discoveries.Add(1)
+	d.list(c, targets)
+}
+
+// list leads a discovery session that finds these targets.
+func (d *Director) list(c *caller, targets []iscsi.Target) {
 	c.conn.SetDeadline(time.Now().Add(d.cfg.LoginTimeout))
 	s, err := iscsi.Accept(c.conn, c.login)
 	if err == nil {
