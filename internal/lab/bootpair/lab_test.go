@@ -14,15 +14,21 @@ import (
 	"everboot/internal/lab/tftpload"
 )
 
-func TestMain(m *testing.M) { os.Exit(lab.TestMain(m)) }
+func TestMain(m *testing.M) {
+	code := lab.TestMain(m)
+	os.RemoveAll(built)
+	os.Exit(code)
+}
+
+// built is the folder that binary made; empty: none.
+var built string
 
 // binary builds everboot as it is released, once a run.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "everboot-")
-	if err != nil {
+var binary = sync.OnceValues(func() (_ string, err error) {
+	if built, err = os.MkdirTemp("", "everboot-"); err != nil {
 		return "", err
 	}
-	out := filepath.Join(dir, "everboot")
+	out := filepath.Join(built, "everboot")
 	cmd := exec.Command("go", "build", "-o", out, "everboot/cmd/everboot")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	return out, cmd.Run()
@@ -36,7 +42,6 @@ func TestLabTransfersGoOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(filepath.Dir(bin)) })
 	want := make([]byte, 1<<20)
 	rand.Read(want)
 	p, err := bootpair.New(l, bin, want)

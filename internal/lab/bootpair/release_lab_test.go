@@ -1,0 +1,72 @@
+package bootpair_test
+
+import (
+	"context"
+	"crypto/rand"
+	"strings"
+	"testing"
+	"time"
+
+	"everboot/internal/lab"
+	"everboot/internal/lab/bootpair"
+	"everboot/internal/lab/tftpload"
+)
+
+// TestLabRelease: the command moves the address while clients read; an appliance that does not own it says so, and one that is alone
+// keeps it.
+func TestLabRelease(t *testing.T) {
+	l := lab.ForTest(t)
+	bin, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make([]byte, 1<<20)
+	rand.Read(want)
+	p, err := bootpair.New(l, bin, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range bootpair.Names {
+		p.Start(name)
+	}
+	if err := p.AwaitTogether(60 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	owner, err := p.Owner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	heir := bootpair.Names[0]
+	if heir == owner {
+		heir = bootpair.Names[1]
+	}
+	release := func(name string) (string, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		return p.Host[name].Run(ctx, bin, "vip", "release")
+	}
+	if out, err := release(heir); err == nil || !strings.Contains(out, "does not own") {
+		t.Errorf("release by who does not own the address: %v, %q", err, out)
+	}
+	r, err := p.Load(tftpload.Options{Clients: 20, Want: want, Block: 1432, Firmware: bootpair.Firmware, Timeout: 60 * time.Second}, func() {
+		if out, err := release(owner); err != nil {
+			t.Errorf("release by the owner: %v, %q", err, out)
+		}
+		if now, err := p.Owner(); err != nil || now != heir { // it is true when the command has returned
+			t.Errorf("the owner is %q, want %s: %v", now, heir, err)
+		}
+	})
+	t.Logf("while clients read: %v", r)
+	if err != nil || r.Complete != 20 || r.Failed != 0 {
+		t.Errorf("while clients read: %v, %v", r, err)
+	}
+	if err := p.Stop(owner); err != nil {
+		t.Error(err)
+	}
+	if out, err := release(heir); err == nil || !strings.Contains(out, "no other node") {
+		t.Errorf("release by who is alone: %v, %q", err, out)
+	}
+	if now, err := p.Owner(); err != nil || now != heir {
+		t.Errorf("the owner is %q, want %s: %v", now, heir, err)
+	}
+}
