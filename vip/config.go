@@ -36,7 +36,7 @@ const SickPriority = 9
 // Config is what a Router is told. Interface, Addresses and VRID must be given.
 type Config struct {
 	Interface string
-	// Addresses are the floating addresses with the net that they are in. On the interface they have 32 bits: with the
+	// Addresses are the floating addresses with the net that they are in. On the interface they have 32 bits (IPv6: 128): with the
 	// bits of the net Linux would make them secondary to the node's own address, and take them away together with it. They are
 	// all IPv4 or all IPv6; IPv6 ones need a link-local one among them, or get vrrp.LinkLocal.
 	Addresses []netip.Prefix

@@ -19,7 +19,7 @@ import (
 
 func imageCommand(api *apiFlags) *cobra.Command {
 	c := &cobra.Command{
-		Use: "image", Short: "Make boot media, for targets whose DHCP and TFTP are somebody else's", Args: noArgs,
+		Use: "image", Short: "Make and update boot media, for targets whose DHCP and TFTP are somebody else's", Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(mediumCommand(&mediumFlags{}, api, "iso", "Make a boot medium, as a CD image"), diskCommand(api), updateCommand(&mediumFlags{}, api))

@@ -9,7 +9,7 @@ import (
 )
 
 func vipCommand(api *apiFlags) *cobra.Command {
-	c := &cobra.Command{Use: "vip", Short: "Move the floating address", Args: noArgs,
+	c := &cobra.Command{Use: "vip", Short: "Hand the floating address over, or take it off this host", Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	c.AddCommand(&cobra.Command{
 		Use: "release", Short: "Hand the floating address over to another appliance, without a gap",
