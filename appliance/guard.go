@@ -108,7 +108,7 @@ func (g *Guard) attend(ctx context.Context, cmd *exec.Cmd, said <-chan time.Time
 	watch := vigil{patience: g.Patience}
 	look := time.NewTicker(watch.lookEvery())
 	defer look.Stop()
-	stop, kill := ctx.Done(), (<-chan time.Time)(nil)
+	stop, kill, looks := ctx.Done(), (<-chan time.Time)(nil), look.C
 	hear := func(at time.Time) {
 		if ready {
 			watch.sign(at)
@@ -123,7 +123,7 @@ func (g *Guard) attend(ctx context.Context, cmd *exec.Cmd, said <-chan time.Time
 				continue
 			}
 			hear(at)
-		case now := <-look.C:
+		case now := <-looks:
 			if watch.look(now) {
 				g.Log.Error("the worker gives no sign of life; its addresses are taken away", "for", g.Patience)
 				g.release()
@@ -131,6 +131,9 @@ func (g *Guard) attend(ctx context.Context, cmd *exec.Cmd, said <-chan time.Time
 		case <-stop:
 			_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
 			stop, kill = nil, time.After(stopTime)
+			// Its routers hand over one by one, each in its own time, and those that have do not beat any more. What hangs while it
+			// does so loses its addresses when the kernel's lifetime ends.
+			looks = nil
 		case <-kill:
 			_ = cmd.Process.Kill()
 		case err := <-ended:

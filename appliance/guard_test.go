@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +17,9 @@ import (
 
 // The test binary plays the worker: it does what this variable says.
 const workerEnv = "EVERBOOT_TEST_WORKER"
+
+// lingerPatience is the guard's with a worker that takes longer to stop.
+const lingerPatience = 500 * time.Millisecond
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(workerEnv) {
@@ -37,6 +41,25 @@ func TestMain(m *testing.M) {
 		sayPID()
 		for range time.Tick(20 * time.Millisecond) { // until SIGTERM
 			guard.Say()
+		}
+	case "linger":
+		guard, err := InheritedLifeline(3)
+		if err != nil {
+			os.Exit(3)
+		}
+		told := make(chan os.Signal, 1)
+		signal.Notify(told, syscall.SIGTERM)
+		guard.Say() // ready
+		guard.Say() // from now on it beats
+		sayPID()
+		for beat := time.Tick(20 * time.Millisecond); ; {
+			select {
+			case <-beat:
+				guard.Say()
+			case <-told:
+				time.Sleep(3 * lingerPatience) // it hands over, and beats no more
+				os.Exit(0)
+			}
 		}
 	case "refuse-second":
 		if text, _ := os.ReadFile(os.Getenv("EVERBOOT_TEST_PIDS")); strings.Count(string(text), "\n") == 1 {
@@ -154,6 +177,25 @@ func TestGuardReleasesForAFrozenWorker(t *testing.T) {
 	}
 	if n := len(workersNow(t, pids)); n != 1 {
 		t.Errorf("%d workers were started for one that was frozen", n)
+	}
+}
+
+// TestGuardLeavesAWorkerThatStopsItsAddresses: one that was told to stop hands over in its own time.
+func TestGuardLeavesAWorkerThatStopsItsAddresses(t *testing.T) {
+	pids := t.TempDir() + "/pids"
+	t.Setenv("EVERBOOT_TEST_PIDS", pids)
+	g, released := guard(t, "linger")
+	g.Patience = lingerPatience
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	workers(t, pids, 1)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run = %v after a stop", err)
+	}
+	if n := len(released); n != 1 {
+		t.Errorf("released %d times, want once, when the worker is gone", n)
 	}
 }
 
