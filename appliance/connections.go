@@ -57,11 +57,7 @@ func (w *worker) openConnections() {
 	if len(w.cfg.Peers.Addresses) == 0 || w.cfg.Peers.shares() {
 		w.keeper = w.opts.Keeper
 	}
-	var floating []netip.Addr
-	for _, p := range w.cfg.VIP.Addresses {
-		floating = append(floating, p.Addr())
-	}
-	w.connections = newConnections(floating, w.keeper.Former(), w.tell(peers.Connections), time.Now)
+	w.connections = newConnections(w.cfg.VIP.floating(), w.keeper.Former(), w.tell(peers.Connections), time.Now)
 	w.shares[peers.Connections] = peers.Share{
 		Changed: w.connections.peerChanged, Whole: w.connections.peerWhole, Merge: w.connections.peerMerge,
 	}

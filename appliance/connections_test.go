@@ -59,6 +59,20 @@ func TestASurvivorKnowsTheConnectionsOfTheDead(t *testing.T) {
 	wantLost(t, c, "the whole replaces what was known of that node, and of no other", 7)
 }
 
+// TestConnectionsAtTheAddressesOfGroupsCount: whoever takes a group's address over must know them, too.
+func TestConnectionsAtTheAddressesOfGroupsCount(t *testing.T) {
+	group := func(address string) VIPGroup {
+		return VIPGroup{Addresses: []netip.Prefix{netip.MustParsePrefix(address)}}
+	}
+	v := VIPConfig{VIPGroup: group("198.18.0.10/24"), Groups: []VIPGroup{group("198.18.0.11/24"), group("2001:db8::10/64")}}
+	c := newConnections(v.floating(), nil, func([]byte) {}, time.Now)
+	for _, at := range []string{"198.18.0.10:3260", "198.18.0.11:3260", "[2001:db8::10]:3260"} {
+		if _, floats := c.Open(site.Connection{Local: netip.MustParseAddrPort(at), Remote: connection(1).Remote}); !floats {
+			t.Errorf("a connection at %s does not count", at)
+		}
+	}
+}
+
 // TestARestartMakesNobodyForget: a worker that died and is back before its peer has the address must not wipe the peer's list out.
 func TestARestartMakesNobodyForget(t *testing.T) {
 	now := time.Unix(0, 0)

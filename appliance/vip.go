@@ -87,6 +87,17 @@ func (c *Config) checkVIP() error {
 // all returns the virtual router of [vip] and the further ones.
 func (v VIPConfig) all() []VIPGroup { return append([]VIPGroup{v.VIPGroup}, v.Groups...) }
 
+// floating returns the addresses of all virtual routers.
+func (v VIPConfig) floating() []netip.Addr {
+	var list []netip.Addr
+	for _, g := range v.all() {
+		for _, p := range g.Addresses {
+			list = append(list, p.Addr())
+		}
+	}
+	return list
+}
+
 // keyedVIPs returns all virtual routers with the keys of those that authenticate.
 func (c *Config) keyedVIPs() ([]vip.Config, error) {
 	configs := c.vipConfigs()
