@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,15 +18,21 @@ import (
 // Holder is the guard's side. Its methods are called by one goroutine.
 type Holder struct {
 	log    *slog.Logger
-	serve  *serving // nil: no worker
-	former []site.Connection
+	serve  *serving          // nil: no worker
+	former []site.Connection // what the next worker is told
 }
+
+// formerTime is for how long a worker must have lived for those of the one before it to be forgotten: by then somebody has had the address,
+// and told their clients.
+const formerTime = time.Minute
 
 // serving is what is held for one worker. Its goroutine owns held until done is closed.
 type serving struct {
-	conn *net.UnixConn
-	held map[uint64]held
-	done chan struct{}
+	conn   *net.UnixConn
+	began  time.Time
+	former []site.Connection // of the worker before
+	held   map[uint64]held
+	done   chan struct{}
 }
 
 type held struct {
@@ -49,8 +56,8 @@ func (h *Holder) Attach() (*os.File, error) {
 		theirs.Close()
 		return nil, fmt.Errorf("opening the socket that keeps connections: %w", err)
 	}
-	h.serve = &serving{conn: ours, held: make(map[uint64]held), done: make(chan struct{})}
-	go h.serve.run(h.former)
+	h.serve = &serving{conn: ours, began: time.Now(), former: h.former, held: make(map[uint64]held), done: make(chan struct{})}
+	go h.serve.run()
 	h.former = nil
 	return theirs, nil
 }
@@ -64,6 +71,9 @@ func (h *Holder) Release() {
 	}
 	h.serve = nil
 	<-s.done // what the worker sent before its death counts
+	if time.Since(s.began) < formerTime {
+		h.former = s.former // it may have died before it could tell anybody
+	}
 	for _, k := range s.held {
 		if k.conn.Local.IsValid() {
 			// Closed with a RST, the kernel forgets the connection at once instead of sending FINs for minutes.
@@ -78,13 +88,13 @@ func (h *Holder) Release() {
 }
 
 // run serves a worker until it closes its side, which its death does.
-func (s *serving) run(former []site.Connection) {
+func (s *serving) run() {
 	defer close(s.done)
 	defer s.conn.Close()
 	tell := make(chan struct{})
 	go func() { // beside the reads: a worker that sends before it listens must not stop us
 		defer close(tell)
-		for _, c := range former {
+		for _, c := range s.former {
 			if _, err := s.conn.Write(c.Append([]byte{opFormer})); err != nil {
 				return // the worker has ended
 			}

@@ -86,11 +86,18 @@ func TestAKeptConnectionOutlivesItsWorker(t *testing.T) {
 	if got := next.Former(); !slices.Equal(got, []site.Connection{lost}) {
 		t.Errorf("the next worker learned of %v, want %v", got, lost)
 	}
-	next.Close()
+	next.Close() // it dies at once: nobody has been told yet
+	h.Release()
+	after := attach(t, h)
+	if got := after.Former(); !slices.Equal(got, []site.Connection{lost}) {
+		t.Errorf("and the one after it of %v, want %v", got, lost)
+	}
+	h.serve.began = h.serve.began.Add(-formerTime) // this one has lived long
+	after.Close()
 	h.Release()
 	last := attach(t, h)
 	if got := last.Former(); len(got) > 0 {
-		t.Errorf("and the one after it of %v", got)
+		t.Errorf("and the last of %v", got)
 	}
 	last.Close()
 	h.Release()

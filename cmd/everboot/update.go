@@ -16,7 +16,7 @@ func updateCommand(f *mediumFlags, api *apiFlags) *cobra.Command {
 		Long: `Give a boot medium another script, in place: an image, a USB stick (/dev/sdX) or a boot partition (/dev/sdX4). What is not said by a flag is
 as for a new medium, not as it was. Nothing but the script is written, and nothing at all if it is the same.`,
 		Example: "  everboot image update boot.img --server 198.18.0.10 --server 198.18.0.2",
-		Args:    cobra.ExactArgs(1),
+		Args:    exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			script, err := f.script(c.Context(), api)
 			if err != nil {
