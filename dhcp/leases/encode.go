@@ -70,8 +70,12 @@ func decode(b []byte) (l Lease, err error) {
 
 // text reads a string with a length byte.
 func text(b []byte) (s string, rest []byte, ok bool) {
-	if len(b) == 0 || len(b) < 1+int(b[0]) {
+	if len(b) == 0 {
 		return "", nil, false
 	}
-	return string(b[1 : 1+b[0]]), b[1+b[0]:], true
+	end := 1 + int(b[0])
+	if len(b) < end {
+		return "", nil, false
+	}
+	return string(b[1:end]), b[end:], true
 }
