@@ -29,10 +29,15 @@ type port struct {
 	did       []string // what was done, in its order
 	tickled   []string // to whom, and when
 	holdError error
+	asked     []time.Time // probes
+	answers   chan holder
+	hushed    chan struct{} // closed when no answer is wanted any more
+	silence   func()        // closes it
 }
 
 func (c *cable) port(addr string) *port {
-	p := &port{cable: c, addr: netip.MustParseAddr(addr), queue: make(chan vrrp.Packet, 1000), closed: make(chan struct{})}
+	p := &port{cable: c, addr: netip.MustParseAddr(addr), queue: make(chan vrrp.Packet, 1000), closed: make(chan struct{}), answers: make(chan holder), hushed: make(chan struct{})}
+	p.silence = sync.OnceFunc(func() { close(p.hushed) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ports = append(c.ports, p)
@@ -40,8 +45,27 @@ func (c *cable) port(addr string) *port {
 }
 
 func (p *port) edge() edge {
-	return edge{wire: p, table: p, announcer: p, tickler: p, primary: p.addr, close: func() error { close(p.closed); return nil }}
+	return edge{wire: p, table: p, announcer: p, tickler: p, probes: portProber{p}, primary: p.addr, close: func() error { close(p.closed); p.silence(); return nil }}
 }
+
+// portProber is how a port asks for the addresses. Who answers the test says.
+type portProber struct{ *port }
+
+func (p portProber) Probe() error {
+	p.set(func() { p.asked = append(p.asked, time.Now()) })
+	return nil
+}
+
+func (p portProber) Answer() (holder, bool) {
+	select {
+	case h := <-p.answers:
+		return h, true
+	case <-p.hushed:
+		return holder{}, false
+	}
+}
+
+func (p portProber) Close() error { p.silence(); return nil }
 
 func (p *port) Send(message []byte, from, to netip.Addr) error {
 	p.cable.mu.Lock()

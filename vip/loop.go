@@ -102,7 +102,7 @@ func (r *Router) drain(done <-chan struct{}) {
 // nextChore returns when chores has something to do.
 func (r *Router) nextChore() time.Time {
 	next := time.Now().Add(time.Hour)
-	for _, t := range []time.Time{r.machine.Deadline(), r.renewAt, r.announce.next, r.tickleAt, r.beatAt.Add(r.cfg.Patience / beats)} {
+	for _, t := range []time.Time{r.machine.Deadline(), r.renewAt, r.announce.next, r.tickleAt, r.probeAt, r.beatAt.Add(r.cfg.Patience / beats)} {
 		if !t.IsZero() && t.Before(next) {
 			next = t
 		}
@@ -152,6 +152,10 @@ func (r *Router) chores() {
 	if r.due(r.announce.next) {
 		r.sendAnnouncement()
 	}
+	if r.due(r.probeAt) {
+		r.probe()
+	}
+	r.endProbing()
 	if r.due(r.tickleAt) { // the first may be lost; clients answer only one in half a second (tcp_invalid_ratelimit)
 		r.tickleAt = time.Time{}
 		r.tickle(true)
@@ -258,6 +262,8 @@ func (r *Router) step(e vrrp.Event) {
 				r.tickle(false)
 				r.tickleAt = time.Now().Add(announceInterval)
 			}
+		case vrrp.Probe:
+			r.ask(a)
 		case vrrp.Transition:
 			r.tell(a)
 		}

@@ -39,6 +39,7 @@ type edge struct {
 	table
 	announcer
 	tickler
+	probes  prober // nil: nobody is asked before a claim
 	primary netip.Addr
 	auth    *vrrp.Auth // nil: none
 	close   func() error
@@ -59,7 +60,8 @@ type Router struct {
 	changes  chan Transition
 	ready    chan struct{}
 	stopped  chan struct{}
-	tickles  chan bool // true: the same as last time
+	tickles  chan bool   // true: the same as last time
+	holders  chan holder // who answers for the addresses
 
 	// The rest belongs to the goroutine of Run.
 	vrrp     vrrp.Config
@@ -68,6 +70,8 @@ type Router struct {
 	renewAt  time.Time
 	announce burst
 	tickleAt time.Time       // for the second time
+	probeAt  time.Time       // for the second time
+	holder   holder          // who answered last
 	told     map[Oddity]bool // oddities in the log since the last transition
 	mute     bool            // the last advertisement could not be sent
 	asked    []chan error    // who waits for a release
@@ -89,7 +93,7 @@ func New(cfg Config, log *slog.Logger) (*Router, error) {
 func newRouter(cfg Config, e edge, log *slog.Logger) *Router {
 	r := &Router{
 		cfg: cfg, log: log.With("vrid", cfg.VRID, "interface", cfg.Interface), edge: e,
-		poke: make(chan struct{}, 1), releases: make(chan chan error), touches: make(chan struct{}, 1), changes: make(chan Transition, 16), ready: make(chan struct{}), stopped: make(chan struct{}), tickles: make(chan bool, 1),
+		poke: make(chan struct{}, 1), releases: make(chan chan error), touches: make(chan struct{}, 1), changes: make(chan Transition, 16), ready: make(chan struct{}), stopped: make(chan struct{}), tickles: make(chan bool, 1), holders: make(chan holder, 1),
 		arrivals: make(chan arrival, 64), told: map[Oddity]bool{},
 	}
 	r.vrrp = cfg.machine(e.primary)
@@ -129,9 +133,10 @@ func (r *Router) Close() error { return r.edge.close() }
 // over, or for vrrp.LeaveTime, takes the addresses away and returns nil. An error means that the host took away what the router
 // needs; the addresses are dropped then, too.
 func (r *Router) Run(ctx context.Context) error {
-	failed, done, tickled := make(chan error, 1), make(chan struct{}), make(chan struct{})
+	failed, done, tickled, heard := make(chan error, 1), make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go r.receive(failed, done)
 	go r.tickleAll(tickled)
+	go r.hearHolders(heard)
 	defer func() {
 		close(r.tickles)
 		<-tickled
@@ -139,6 +144,7 @@ func (r *Router) Run(ctx context.Context) error {
 			r.log.Warn("closing the sockets", "error", err)
 		}
 		r.drain(done)
+		<-heard
 		r.answerReleases(ErrStopped)
 		close(r.stopped)
 		close(r.changes)
@@ -172,6 +178,8 @@ func (r *Router) loop(stop <-chan struct{}, failed <-chan error) error {
 			event = func() { r.arrived(a) }
 		case <-r.poke:
 			event = r.takePriority
+		case h := <-r.holders:
+			event = func() { r.heardHolder(h) }
 		case <-r.touches:
 			event = r.lookAround
 		case answer := <-r.releases:

@@ -26,6 +26,7 @@ const (
 	ForeignTTL     Oddity = "ttl"           // it was dropped, for it has crossed a router
 	TakenAway      Oddity = "taken_away"    // somebody took our addresses off the interface
 	PutOn          Oddity = "put_on"        // somebody put them on while another node owned them
+	InUse          Oddity = "in_use"        // another host answers for them, of which no advertisement is heard; a claim was put off
 )
 
 // Status is what a Router says of itself.

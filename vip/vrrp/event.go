@@ -2,8 +2,8 @@ package vrrp
 
 import "net/netip"
 
-// Event is what happens to a Machine: Startup, Shutdown, Release, Received, Tick, Slept, SetPriority, ClaimFailed
-// or AddressesLost.
+// Event is what happens to a Machine: Startup, Shutdown, Release, Received, Tick, Slept, SetPriority, ClaimFailed, AddressesLost
+// or AddressesInUse.
 type Event interface{ event() }
 
 // Startup begins the work of a machine in Initialize (RFC 9568 §6.4.1).
@@ -38,17 +38,21 @@ type ClaimFailed struct{}
 // AddressesLost says that somebody took addresses of an active router away. It resigns.
 type AddressesLost struct{}
 
-func (AddressesLost) event() {}
-func (Startup) event()       {}
-func (Shutdown) event()      {}
-func (Release) event()       {}
-func (Tick) event()          {}
-func (Slept) event()         {}
-func (Received) event()      {}
-func (SetPriority) event()   {}
-func (ClaimFailed) event()   {}
+// AddressesInUse says that another host was heard to have one of the addresses. It counts only while Probing.
+type AddressesInUse struct{}
 
-// Action is what a Machine wants done: Advertise, Hold, Drop, Announce or Transition.
+func (AddressesInUse) event() {}
+func (AddressesLost) event()  {}
+func (Startup) event()        {}
+func (Shutdown) event()       {}
+func (Release) event()        {}
+func (Tick) event()           {}
+func (Slept) event()          {}
+func (Received) event()       {}
+func (SetPriority) event()    {}
+func (ClaimFailed) event()    {}
+
+// Action is what a Machine wants done: Advertise, Hold, Drop, Announce, Probe or Transition.
 type Action interface{ action() }
 
 // Advertise asks for an advertisement with this priority to be sent.
@@ -63,6 +67,10 @@ type Drop struct{}
 // Announce asks for the neighbours to be told that the addresses are here: gratuitous ARP, now and again later.
 type Announce struct{}
 
+// Probe asks for the neighbours to be asked who has the addresses. PutOff says that somebody has them, and that a claim was put off
+// for it.
+type Probe struct{ PutOff bool }
+
 // Transition says that the state has changed. There is nothing to do but tell.
 type Transition struct {
 	From  State `json:"from"`
@@ -74,6 +82,7 @@ func (Advertise) action()  {}
 func (Hold) action()       {}
 func (Drop) action()       {}
 func (Announce) action()   {}
+func (Probe) action()      {}
 func (Transition) action() {}
 
 // Cause says in words why the state changed.

@@ -52,6 +52,8 @@ type Machine struct {
 	leaving  leaving
 	// humble says that the router was told to hand over: it does not take back from a well router, even with Preempt.
 	humble bool
+	// alone says that it has heard nobody since its start and was never active, inUse that somebody has the addresses all the same.
+	alone, inUse bool
 	// worseSince is since when a worse router is active that may be preempted.
 	worseSince time.Time
 }
@@ -131,6 +133,8 @@ func (m *Machine) on(now time.Time, e Event) []Action {
 		return m.yield(now, HoldFailed)
 	case AddressesLost:
 		return m.yield(now, Robbed)
+	case AddressesInUse:
+		m.inUse = m.Probing()
 	}
 	return nil
 }
@@ -153,8 +157,8 @@ func (m *Machine) startup(now time.Time) []Action {
 	if m.priority == Owner {
 		return append(actions, m.claim(now, OwnsAddresses)...)
 	}
-	m.activeInterval = m.cfg.Interval
-	return append(actions, m.become(now, Backup, Started)...)
+	m.activeInterval, m.alone, m.inUse = m.cfg.Interval, true, false
+	return append(append(actions, Probe{}), m.become(now, Backup, Started)...)
 }
 
 // shutdown is the Shutdown event of §6.4.2 and §6.4.3. A second one does not wait for the next owner.
@@ -174,6 +178,7 @@ func (m *Machine) received(now time.Time, e Received) []Action {
 	if a.VRID != m.cfg.VRID {
 		return nil
 	}
+	m.alone = false
 	switch m.state {
 	case Backup:
 		m.heardInBackup(now, e)
@@ -257,6 +262,8 @@ func (m *Machine) tick(now time.Time) []Action {
 		return m.slept(now)
 	case m.state == Backup && m.resigned:
 		return m.claim(now, Resigned)
+	case m.Probing() && m.inUse:
+		return m.putOff(now)
 	case m.state == Backup:
 		return m.claim(now, Silence)
 	}
@@ -327,7 +334,7 @@ func (m *Machine) become(now time.Time, to State, why Cause) []Action {
 		m.resigned, m.armed, m.worseSince = false, now, time.Time{}
 		m.arm()
 	case Active:
-		m.active, m.activeInterval, m.humble = m.cfg.Primary, m.cfg.Interval, false
+		m.active, m.activeInterval, m.humble, m.alone = m.cfg.Primary, m.cfg.Interval, false, false
 		m.timer = now.Add(m.cfg.Interval)
 	}
 	return []Action{t}

@@ -83,7 +83,7 @@ func Test_6_4_1_TheOwnerOfTheAddressesBecomesActiveAtOnce(t *testing.T) {
 
 func Test_6_4_1_AnybodyElseBecomesBackupAndWaits(t *testing.T) {
 	m := New(usual)
-	expect(t, m.Step(epoch, Startup{}), Drop{}, Transition{Initialize, Backup, Started})
+	expect(t, m.Step(epoch, Startup{}), Drop{}, Probe{}, Transition{Initialize, Backup, Started})
 	expectTimer(t, m, DownInterval(100, second))
 	expect(t, m.Step(epoch, Startup{})) // a second one changes nothing
 }

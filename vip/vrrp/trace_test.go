@@ -156,6 +156,8 @@ func parseEvent(what string, c Config) (Event, error) {
 		return Shutdown{}, nil
 	case "release":
 		return Release{}, nil
+	case "in-use":
+		return AddressesInUse{}, nil
 	case "addresses-lost":
 		return AddressesLost{}, nil
 	case "slept":
@@ -221,6 +223,11 @@ func describe(a Action) string {
 		return "drop the addresses"
 	case Announce:
 		return "announce"
+	case Probe:
+		if a.PutOff {
+			return "put off, and probe"
+		}
+		return "probe"
 	case Transition:
 		return fmt.Sprintf("%s -> %s: %s", a.From, a.To, a.Cause)
 	}

@@ -3,6 +3,7 @@ package bootpair_test
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -68,5 +69,42 @@ func TestLabRelease(t *testing.T) {
 	}
 	if now, err := p.Owner(); err != nil || now != heir {
 		t.Errorf("the owner is %q, want %s: %v", now, heir, err)
+	}
+	if err := p.Stop(heir); err != nil {
+		t.Error(err)
+	}
+	startsWhereTheAddressIsInUse(t, p, owner)
+}
+
+// startsWhereTheAddressIsInUse starts an appliance while a host that knows nothing of VRRP has the address.
+func startsWhereTheAddressIsInUse(t *testing.T, p *bootpair.Pair, name string) {
+	t.Helper()
+	other := func(change string) {
+		if out, err := p.Client.Run(t.Context(), "ip", "address", change, bootpair.VIP+"/32", "dev", "eth0"); err != nil {
+			t.Fatalf("ip address %s: %v, %s", change, err, out)
+		}
+	}
+	other("add")
+	p.Start(name)
+	err := lab.Eventually(30*time.Second, "the appliance says that the address is in use", func() error {
+		s, err := p.Status(name)
+		if err == nil && (len(s.VIPs) == 0 || s.VIPs[0].Odd["in_use"] == 0) {
+			err = fmt.Errorf("it says %+v", s.VIPs)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Host[name].Has(bootpair.VIP) {
+		t.Error("the address has two owners")
+	}
+	other("del")
+	err = lab.Eventually(10*time.Second, "the appliance has the address that is free", func() error {
+		_, err := p.Owner()
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -1,0 +1,131 @@
+package vip
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mdlayher/arp"
+
+	"everboot/vip/vrrp"
+)
+
+var (
+	ownMAC   = net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	otherMAC = net.HardwareAddr{2, 0, 0, 0, 0, 2}
+	floats   = []netip.Addr{netip.MustParseAddr("198.18.0.10"), netip.MustParseAddr("198.18.0.11")}
+)
+
+func announced(t testing.TB, op arp.Operation, mac net.HardwareAddr, addr string) []byte {
+	t.Helper()
+	f, err := gratuitous(op, mac, netip.MustParseAddr(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestWhoHasAnAddress(t *testing.T) {
+	probe, err := arpProbe(otherMAC, floats[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	vlan := announced(t, arp.OperationReply, otherMAC, "198.18.0.10")
+	vlan[13]++
+	hardware := announced(t, arp.OperationReply, otherMAC, "198.18.0.10")
+	hardware[ethernetHeader+1] = 6
+	good := announced(t, arp.OperationReply, otherMAC, "198.18.0.11")
+	for name, c := range map[string]struct {
+		frame []byte
+		has   bool
+	}{
+		"reply":                {good, true},
+		"request":              {announced(t, arp.OperationRequest, otherMAC, "198.18.0.10"), true},
+		"cut to the packet":    {good[:ethernetHeader+arpLen], true},
+		"another address":      {announced(t, arp.OperationReply, otherMAC, "198.18.0.12"), false},
+		"our own word":         {announced(t, arp.OperationReply, ownMAC, "198.18.0.10"), false},
+		"another one who asks": {probe, false}, // a router of the group that starts, too
+		"not ARP":              {vlan, false},
+		"not of Ethernet":      {hardware, false},
+		"one byte less":        {good[:ethernetHeader+arpLen-1], false},
+		"nothing":              {nil, false},
+	} {
+		h, has := holderOf(c.frame, ownMAC, floats)
+		if has != c.has || has && !bytes.Equal(h.mac, otherMAC) {
+			t.Errorf("%s: got %v, %t; want %t", name, h, has, c.has)
+		}
+	}
+}
+
+// FuzzHolderOf holds that no frame leads outside itself, and that nobody has what is not ours.
+func FuzzHolderOf(f *testing.F) {
+	f.Add(announced(f, arp.OperationReply, otherMAC, "198.18.0.10"))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		if h, has := holderOf(frame, ownMAC, floats); has && h.addr != floats[0] && h.addr != floats[1] {
+			t.Errorf("%x: %v", frame, h)
+		}
+	})
+}
+
+func (p *port) probes() int {
+	p.cable.mu.Lock()
+	defer p.cable.mu.Unlock()
+	return len(p.asked)
+}
+
+// TestAClaimWaitsWhileSomebodyHasTheAddress, of whom no advertisement is heard; it does not wait for somebody who only probes.
+func TestAClaimWaitsWhileSomebodyHasTheAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		down := vrrp.DownInterval(DefaultPriority, DefaultInterval)
+		a := c.run(t, "198.18.0.2", nil)
+		for range 3 {
+			a.answers <- holder{addr: a.vrrp.Addresses[0], mac: otherMAC}
+			time.Sleep(down)
+			a.wantState(t, vrrp.Backup)
+		}
+		if n := a.Status().Odd[InUse]; n != 3 {
+			t.Errorf("a claim was put off %d times, want 3", n)
+		}
+		time.Sleep(down)
+		a.wantState(t, vrrp.Active)
+		if n := a.probes(); n != 8 { // two before each of the four times
+			t.Errorf("it asked %d times", n)
+		}
+		select {
+		case <-a.hushed:
+		default:
+			t.Error("it goes on listening to ARP")
+		}
+		a.stop(t)
+	})
+}
+
+// TestATakeOverAsksNobody: a host that is dead but for its kernel would answer.
+func TestATakeOverAsksNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cable{}
+		a := c.run(t, "198.18.0.2", nil)
+		time.Sleep(time.Second)
+		b := c.run(t, "198.18.0.3", func(cfg *Config) { cfg.Priority = 90 })
+		time.Sleep(time.Second)
+		before := b.probes()
+		select {
+		case <-b.hushed: // nobody's answer can count
+		default:
+			t.Error("b listens to ARP although it has heard a")
+		}
+		a.set(func() { a.silent = true })
+		time.Sleep(vrrp.DownInterval(90, DefaultInterval))
+		b.wantState(t, vrrp.Active)
+		if n := b.probes() - before; n != 0 {
+			t.Errorf("b asked %d times before it took over", n)
+		}
+		a.stop(t)
+		b.stop(t)
+	})
+}
