@@ -32,6 +32,7 @@ const (
 	NotAuthenticated   Reason = "not-authenticated"   // CHAP: the device did not prove who it is
 	TooManyLogins      Reason = "too-many-logins"     // its turn did not come within the time that a login is held
 	NotItsAddress      Reason = "not-its-address"     // the login comes from the address of another device
+	NotALogin          Reason = "not-a-login"         // every streamer that was asked says that the initiator is wrong
 	MalformedInitiator Reason = "malformed-initiator" // the InitiatorName does not name a device
 	MalformedTarget    Reason = "malformed-target"    // the TargetName does not name a vDisk version
 )
@@ -59,6 +60,7 @@ var reasonText = map[Reason]string{
 	NotAuthenticated:   "it did not prove who it is (CHAP): its name or secret is not that of the file of director.chap",
 	TooManyLogins:      "so many targets log in that its turn did not come; it will try again",
 	NotItsAddress:      "it comes from an address that another device has",
+	NotALogin:          "the streamers refuse the login as it is: the initiator's settings are wrong, or those of tgtd",
 	MalformedInitiator: "its InitiatorName does not name a device of everboot",
 	MalformedTarget:    "its TargetName does not name a vDisk version of everboot",
 }

@@ -36,6 +36,9 @@ const (
 // errCHAP says that a device did not prove who it is.
 var errCHAP = errors.New("CHAP")
 
+// errGoOn says that a streamer's answer cannot follow ours.
+var errGoOn = errors.New("CHAP is not possible with it")
+
 func chapResponse(id byte, secret string, challenge []byte) []byte {
 	sum := md5.Sum(slices.Concat([]byte{id}, []byte(secret), challenge))
 	return sum[:]
@@ -167,11 +170,11 @@ type proof struct {
 // goOn makes a streamer's first answer the one that ends the security stage.
 func (p *proof) goOn(answer iscsi.LoginResponse) ([]byte, error) {
 	if answer.StatSN != p.stat {
-		return nil, fmt.Errorf("the streamer counts its answers from %d, not from %d: CHAP is not possible with it", answer.StatSN, p.stat)
+		return nil, fmt.Errorf("the streamer counts its answers from %d, not from %d: %w", answer.StatSN, p.stat, errGoOn)
 	}
 	keys, err := iscsi.ParseKeys(answer.Data)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errGoOn, err)
 	}
 	keys = slices.DeleteFunc(keys, func(k iscsi.Key) bool { return k.Name == "AuthMethod" || k.Name == "TargetPortalGroupTag" })
 	answer.Data = append(keys, p.keys...).Append(nil)

@@ -304,6 +304,28 @@ func TestStreamerThatRefusesOrHangsIsPassedOver(t *testing.T) {
 	}
 }
 
+// TestBadLoginCostsNobodyElse: what a streamer says is the initiator's fault is told to it at once, and the streamer goes on for others.
+func TestBadLoginCostsNobodyElse(t *testing.T) {
+	f := newFleet(t, streamer.DirectorConfig{Hold: time.Minute})
+	for _, name := range []string{"s1", "s2"} {
+		s, _ := f.add(name)
+		s.Refuse = iscsi.StatusInitiatorError
+	}
+	_, err := f.login(t1)
+	var refused *iscsi.LoginError
+	if !errors.As(err, &refused) || refused.Status != iscsi.StatusInitiatorError || !f.saw("refused", string(site.NotALogin)) {
+		t.Errorf("got %v", err)
+	}
+	if failures := f.director.Stats().Failures; failures["s1"]+failures["s2"] != 0 {
+		t.Errorf("failures of streamers: %v", failures)
+	}
+	f.add("s3") // in case it was their fault
+	f.set("s3", func(s *site.Streamer) { s.Sessions = 50 })
+	if _, name := f.mustLogin(t1); name != "s3" {
+		t.Errorf("served by %s", name)
+	}
+}
+
 func TestOtherDigestIsNeverPicked(t *testing.T) {
 	f := newFleet(t, streamer.DirectorConfig{Hold: 60 * time.Millisecond})
 	other, _ := f.add("s1")

@@ -26,7 +26,9 @@ type caller struct {
 	login  iscsi.Login
 	sent   []byte // what it sent so far, to be passed on
 	device site.MAC
-	proof  *proof // after CHAP
+	proof  *proof       // after CHAP
+	told   bool         // the log knows that a streamer refused it
+	status iscsi.Status // with NotALogin
 }
 
 // serve leads one connection from its first PDU to its end. A login ends with ctx, a session with life; decided is called when the
@@ -227,6 +229,7 @@ func (c *caller) wait(t time.Duration) error {
 // try goes through the streamers once, the best first.
 func (d *Director) try(ctx context.Context, c *caller) (*session, site.Reason) {
 	var tried []string
+	var refused iscsi.Status // by all that were tried
 	for {
 		v := d.view()
 		l, reason := d.admit(v, c)
@@ -237,13 +240,18 @@ func (d *Director) try(ctx context.Context, c *caller) (*session, site.Reason) {
 		now := time.Now()
 		st, reason := d.pool.pick(now, v, l)
 		if reason != site.Picked {
+			if refused != iscsi.StatusSuccess {
+				c.status, reason = refused, site.NotALogin
+			}
 			return nil, reason
 		}
 		leg, answer, err := d.connect(ctx, v, st, l, c)
 		if err != nil {
-			if d.pool.failed(st.Name, time.Now()) {
-				d.log.Warn("streamer does not take logins", "streamer", st.Name, "device", l.MAC.String(), "error", err)
+			s := d.giveBack(c, st.Name, err)
+			if len(tried) > 0 && refused == iscsi.StatusSuccess {
+				s = iscsi.StatusSuccess
 			}
+			refused = s
 			tried = append(tried, st.Name)
 			continue
 		}
@@ -269,6 +277,29 @@ func (d *Director) try(ctx context.Context, c *caller) (*session, site.Reason) {
 	}
 }
 
+// giveBack ends a pick whose streamer did not take the login. If the login is to blame (Status-Class 2), it returns what that one
+// answered, and the streamer goes on for all others: one bad initiator must not keep them out. That the target is not there is
+// the streamer's fault: admit and pick have looked.
+func (d *Director) giveBack(c *caller, name string, err error) iscsi.Status {
+	var answer *iscsi.LoginError
+	blamed := errors.As(err, &answer) && answer.Status.Class() == 2 && answer.Status != iscsi.StatusNotFound
+	if !blamed && !errors.Is(err, errGoOn) {
+		if d.pool.failed(name, time.Now()) {
+			d.log.Warn("streamer does not take logins", "streamer", name, "device", c.device.String(), "error", err)
+		}
+		return iscsi.StatusSuccess
+	}
+	d.pool.spared(name)
+	if !c.told {
+		c.told = true
+		d.log.Warn("streamer does not take this login", "streamer", name, "device", c.device.String(), "error", err)
+	}
+	if !blamed {
+		return iscsi.StatusSuccess
+	}
+	return answer.Status
+}
+
 // admit decides whether a login is allowed.
 func (d *Director) admit(v *site.View, c *caller) (site.Login, site.Reason) {
 	q := site.Asking{Initiator: c.login.Initiator, Target: c.login.Target}
@@ -285,7 +316,7 @@ func (d *Director) admit(v *site.View, c *caller) (site.Login, site.Reason) {
 }
 
 // connect passes a login on to a streamer and returns its first answer. A streamer that takes the connection but
-// does not answer, or refuses the login, counts as one that is not there.
+// does not answer, or refuses the login, counts as one that is not there, but see giveBack.
 func (d *Director) connect(ctx context.Context, v *site.View, st site.Streamer, l site.Login, c *caller) (net.Conn, []byte, error) {
 	failures := errors.New("no portal of it answers")
 	for _, address := range d.pool.portals(v, st, l) {
@@ -393,7 +424,11 @@ func (d *Director) refuse(ctx context.Context, c *caller, reason site.Reason) {
 	d.log.Warn("iSCSI login refused", "device", c.device.String(), "initiator", c.login.Initiator, "target", c.login.Target,
 		"reason", string(reason))
 	d.event(c.device, "refused", string(reason)+": "+reason.Text())
-	d.answer(ctx, c.conn, c.login, status(reason))
+	s := status(reason)
+	if reason == site.NotALogin {
+		s = c.status
+	}
+	d.answer(ctx, c.conn, c.login, s)
 }
 
 // answer ends a login with a status. It lets the initiator close first, for a moment, so that the answer is not lost in a reset.

@@ -45,7 +45,7 @@ func (p *pool) load(name string) *load {
 	return p.loads[name]
 }
 
-// pick is site.Pick with what is known here and not yet announced. A picked streamer must be given back with leave or failed.
+// pick is site.Pick with what is known here and not yet announced. A picked streamer must be given back with leave, spared or failed.
 func (p *pool) pick(now time.Time, v *site.View, l site.Login) (site.Streamer, site.Reason) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -162,6 +162,15 @@ func (p *pool) leave(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.load(name).live--
+}
+
+// spared ends what pick began because of a login that the streamer need not have taken: it may still take others.
+func (p *pool) spared(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	x := p.load(name)
+	x.live--
+	x.recent = max(0, x.recent-1)
 }
 
 // failed ends what pick began because the streamer did not take the login. It reports whether that is news.
