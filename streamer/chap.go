@@ -2,6 +2,7 @@ package streamer
 
 import (
 	"bytes"
+	"context"
 	"crypto/md5"
 	"crypto/rand"
 	"crypto/subtle"
@@ -12,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"everboot/internal/iscsi"
 )
@@ -62,15 +62,14 @@ func binaryValue(text string) ([]byte, error) {
 // must be sent to go on after it, and what must stand in its answer. An error that is not errCHAP means that the initiator is gone.
 //
 // The streamer is logged in to without authentication, at the same stage. Our answers must be numbered so that its own go on from them; goOn looks.
-func (d *Director) authenticate(c *caller, want CHAP) error {
+func (d *Director) authenticate(ctx context.Context, c *caller, want CHAP) error {
 	request := c.login.Request
 	keys, err := iscsi.ParseKeys(request.Data)
 	methods, _ := keys.Get("AuthMethod")
 	if err != nil || request.Continue || request.Current != iscsi.StageSecurity || !slices.Contains(strings.Split(methods, ","), "CHAP") {
 		return fmt.Errorf("%w: it does not offer it", errCHAP)
 	}
-	c.conn.SetDeadline(time.Now().Add(d.cfg.LoginTimeout))
-	defer c.conn.SetDeadline(time.Time{})
+	defer within(ctx, c.conn, d.cfg.LoginTimeout)()
 	challenge, id := make([]byte, chapLength+1), byte(0)
 	rand.Read(challenge)
 	id, challenge = challenge[chapLength], challenge[:chapLength]

@@ -25,7 +25,7 @@ func chapLogin(t *testing.T, want CHAP, offer string, answer func(id byte, chall
 	first := iscsi.LoginRequest{Transit: true, Next: iscsi.StageOperational, ExpStatSN: 7, Data: iscsi.Keys{{Name: "AuthMethod", Value: offer}}.Append(nil)}
 	c := &caller{conn: ours, login: iscsi.Login{Request: first, Initiator: "iqn.i", Target: "iqn.t"}}
 	done := make(chan error, 1)
-	go func() { done <- d.authenticate(c, want); ours.Close() }()
+	go func() { done <- d.authenticate(t.Context(), c, want); ours.Close() }()
 	say := func(transit bool, keys iscsi.Keys) iscsi.Keys {
 		p, err := iscsi.ReadPDU(theirs, iscsi.MaxLoginData)
 		if err != nil {
@@ -89,7 +89,7 @@ func TestCHAP(t *testing.T) {
 			if tt.offer == "None" {
 				d, _ := NewDirector(DirectorConfig{}, func() *site.View { return nil }, nil, slog.New(slog.DiscardHandler))
 				c := &caller{login: iscsi.Login{Request: iscsi.LoginRequest{Data: iscsi.Keys{{Name: "AuthMethod", Value: "None"}}.Append(nil)}}}
-				if d.authenticate(c, tt.want) == nil {
+				if d.authenticate(t.Context(), c, tt.want) == nil {
 					t.Error("admitted")
 				}
 				return

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -579,6 +580,48 @@ func TestStopTellsLoginsToComeBack(t *testing.T) {
 		if answer, err := iscsi.ParseLoginResponse(p); err != nil || answer.Status != iscsi.StatusUnavailable {
 			t.Errorf("connection %d is answered %v, %v", i, answer.Status, err)
 		}
+	}
+}
+
+// TestOthersKeepNoDeviceOut: who names a device and does not prove it, or may not log in, takes none of its few places.
+func TestOthersKeepNoDeviceOut(t *testing.T) {
+	for _, tt := range []struct {
+		name, method string // that the others offer
+		chap, holder bool   // what is wrong with them: they prove nothing, or come from another device's address
+	}{
+		{"silent", "CHAP", true, false},
+		{"no CHAP", "None", true, false},
+		{"another's address", "None", false, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var good atomic.Bool
+			f := newFleet(t, streamer.DirectorConfig{
+				CHAP: func(site.MAC) (streamer.CHAP, bool) { return streamer.CHAP{}, tt.chap && !good.Load() },
+				Who: func(netip.Addr) site.MAC {
+					if tt.holder && !good.Load() {
+						return site.MAC{2}
+					}
+					return site.MAC{}
+				},
+			})
+			f.add("s1")
+			keys := iscsi.Keys{
+				{Name: "InitiatorName", Value: site.InitiatorName(t1)}, {Name: "TargetName", Value: target}, {Name: "AuthMethod", Value: tt.method},
+			}
+			for range 4 {
+				conn, err := net.Dial("tcp", f.address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				conn.Write(iscsi.LoginRequest{Transit: true, Next: iscsi.StageOperational, Data: keys.Append(nil)}.PDU().Append(nil))
+				if _, err := iscsi.ReadPDU(conn, iscsi.MaxLoginData); err != nil { // it is answered, and goes on no further
+					t.Fatal(err)
+				}
+			}
+			good.Store(true)
+			f.mustLogin(t1)
+		})
 	}
 }
 

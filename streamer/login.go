@@ -38,11 +38,14 @@ func (d *Director) serve(ctx, life context.Context, g *guest, decided func()) {
 	defer d.cfg.Opened(conn)()
 	defer hangUp(conn)
 	defer decided()
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now().Add(lastWords)) })
 	c, drop := d.read(ctx, conn)
-	stop()
-	if drop == "" && ctx.Err() == nil && c.login.Discovery {
-		d.discover(ctx, c)
+	var err error
+	if drop == "" && ctx.Err() == nil {
+		if c.login.Discovery {
+			d.discover(ctx, c)
+		} else if err = d.identify(ctx, c); err != nil && !errors.Is(err, errCHAP) && ctx.Err() == nil {
+			drop = dropOf(err)
+		}
 	}
 	if d.lobby.leave(g) {
 		drop = DropTooMany
@@ -54,6 +57,9 @@ func (d *Director) serve(ctx, life context.Context, g *guest, decided func()) {
 	case ctx.Err() != nil:
 		d.counts.drop(DropStop)
 		d.answer(ctx, conn, c.login, iscsi.StatusUnavailable)
+	case err != nil:
+		d.log.Warn("iSCSI login without proof", "device", c.device.String(), "remote", conn.RemoteAddr().String(), "error", err)
+		d.refuse(ctx, c, site.NotAuthenticated)
 	case !c.login.Discovery:
 		if s := d.login(ctx, c); s != nil {
 			decided()
@@ -62,29 +68,33 @@ func (d *Director) serve(ctx, life context.Context, g *guest, decided func()) {
 	}
 }
 
-// login finds a session for who asks, or tells it why not.
-func (d *Director) login(ctx context.Context, c *caller) *session {
+// identify finds out which device asks, and has it prove that. Until then it counts as one that has not said who it is, and not
+// among the logins of the device that it names.
+func (d *Director) identify(ctx context.Context, c *caller) error {
 	if mac, err := site.ParseInitiatorName(c.login.Initiator); err == nil {
 		c.device = mac
+	}
+	want, ok := d.cfg.CHAP(c.device)
+	if !ok {
+		return nil
+	}
+	return d.authenticate(ctx, c, want)
+}
+
+// login finds a session for who asks, or tells it why not.
+func (d *Director) login(ctx context.Context, c *caller) *session {
+	v := d.view()
+	if _, reason := d.admit(v, c); reason != site.Picked && !waits(v, reason) {
+		d.refuse(ctx, c, reason)
+		return nil
 	}
 	if !d.gate.register(c.device) {
 		d.counts.drop(DropTooMany)
 		d.answer(ctx, c.conn, c.login, iscsi.StatusUnavailable)
 		return nil
 	}
-	defer d.gate.unregister(c.device)
-	if want, ok := d.cfg.CHAP(c.device); ok {
-		switch err := d.authenticate(c, want); {
-		case errors.Is(err, errCHAP):
-			d.log.Warn("iSCSI login without proof", "device", c.device.String(), "remote", c.conn.RemoteAddr().String(), "error", err)
-			d.refuse(ctx, c, site.NotAuthenticated)
-			return nil
-		case err != nil:
-			d.counts.drop(dropOf(err))
-			return nil
-		}
-	}
 	s, reason, err := d.find(ctx, c)
+	d.gate.unregister(c.device)
 	switch {
 	case err != nil:
 		d.counts.drop(dropOf(err))
@@ -98,9 +108,20 @@ func (d *Director) login(ctx context.Context, c *caller) *session {
 // was told to come back.
 const lastWords = 100 * time.Millisecond
 
+// within bounds what a connection reads and writes by a time, and by lastWords from the end of ctx on. The returned function lifts the bound.
+func within(ctx context.Context, conn net.Conn, t time.Duration) (lift func()) {
+	conn.SetDeadline(time.Now().Add(t))
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now().Add(lastWords)) })
+	return func() {
+		if stop() {
+			conn.SetDeadline(time.Time{})
+		}
+	}
+}
+
 // read takes the first login PDU. Nothing is believed of it: it is bounded in size and time, and must name who asks for what.
 func (d *Director) read(ctx context.Context, conn net.Conn) (*caller, Drop) {
-	conn.SetDeadline(time.Now().Add(d.cfg.LoginTimeout))
+	defer within(ctx, conn, d.cfg.LoginTimeout)()
 	p, err := iscsi.ReadPDU(conn, iscsi.MaxLoginData)
 	if err != nil {
 		return nil, dropOf(err)
@@ -116,7 +137,6 @@ func (d *Director) read(ctx context.Context, conn net.Conn) (*caller, Drop) {
 		d.answer(ctx, conn, login, iscsi.StatusVersion)
 		return nil, DropMalformed
 	}
-	conn.SetDeadline(time.Time{})
 	tuneInitiator(conn)
 	return &caller{conn: conn, login: login, sent: p.Append(nil)}, ""
 }
@@ -433,11 +453,7 @@ func (d *Director) refuse(ctx context.Context, c *caller, reason site.Reason) {
 
 // answer ends a login with a status. It lets the initiator close first, for a moment, so that the answer is not lost in a reset.
 func (d *Director) answer(ctx context.Context, conn net.Conn, login iscsi.Login, s iscsi.Status) {
-	linger := time.Second
-	if ctx.Err() != nil {
-		linger = lastWords
-	}
-	conn.SetDeadline(time.Now().Add(linger))
+	defer within(ctx, conn, time.Second)()
 	if _, err := conn.Write(login.Request.Reject(s).PDU().Append(nil)); err != nil {
 		d.counts.drop(DropAnswer)
 		return
