@@ -87,19 +87,35 @@ func (w *worker) bootChecks() []health.Check {
 	tftpPort, httpPort := port(w.cfg.TFTP.Listen), port(w.cfg.HTTP.Listen)
 	checks := []health.Check{tftpCheck(checkBootTFTP, boot, tftpPort), httpCheck(checkBootHTTP, boot, httpPort)}
 	var own []health.Check
-	if w.cfg.TFTP.Enabled {
-		own = append(own, tftpCheck(checkOwnTFTP, w.own, tftpPort))
+	if at, ok := w.ownHost(w.cfg.TFTP.Listen); ok && w.cfg.TFTP.Enabled {
+		own = append(own, tftpCheck(checkOwnTFTP, at, tftpPort))
 	}
-	if w.cfg.HTTP.Enabled {
-		own = append(own, httpCheck(checkOwnHTTP, w.own, httpPort))
+	if at, ok := w.ownHost(w.cfg.HTTP.Listen); ok && w.cfg.HTTP.Enabled {
+		own = append(own, httpCheck(checkOwnHTTP, at, httpPort))
 	}
-	if w.cfg.Director.Enabled {
-		own = append(own, directorCheck(w.cfg.Node, netip.AddrPortFrom(w.own, port(w.cfg.Director.Listen))))
+	if at, ok := w.ownHost(w.cfg.Director.Listen); ok && w.cfg.Director.Enabled {
+		own = append(own, directorCheck(w.cfg.Node, netip.AddrPortFrom(at, port(w.cfg.Director.Listen))))
 	}
 	for i := range own {
 		own[i].Rise = ownRise
 	}
 	return append(checks, own...)
+}
+
+// ownHost returns where this node itself can be asked for what listens there. At a floating address alone it cannot: its owner would answer.
+func (w *worker) ownHost(listen string) (netip.Addr, bool) {
+	host, _, _ := net.SplitHostPort(listen)
+	if host == "" {
+		return w.own, true
+	}
+	at, err := netip.ParseAddr(host)
+	switch {
+	case err != nil: // a name, which may be anybody's
+		return netip.Addr{}, false
+	case at.IsUnspecified():
+		return w.own, true
+	}
+	return at, !slices.Contains(w.cfg.VIP.floating(), at)
 }
 
 // isBootstrap is what a probe wants to find in the bootstrap.

@@ -66,6 +66,32 @@ func TestWeights(t *testing.T) {
 	}
 }
 
+// TestOwnChecksAskWhereTheNodeListens: one that listens at another address than its own is not sick because of that.
+func TestOwnChecksAskWhereTheNodeListens(t *testing.T) {
+	w := &worker{cfg: &Config{VIP: VIPConfig{VIPGroup: VIPGroup{Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.0.10/24")}}}}, own: netip.MustParseAddr("198.18.0.2")}
+	for listen, want := range map[string]string{
+		":3260": "198.18.0.2", "0.0.0.0:3260": "198.18.0.2", "[::]:3260": "198.18.0.2",
+		"198.18.4.2:3260": "198.18.4.2", "198.18.0.10:3260": "", "director.example:3260": "",
+	} {
+		w.cfg.TFTP = TFTPConfig{Enabled: true, Listen: listen}
+		w.cfg.HTTP.Enabled, w.cfg.HTTP.Listen = true, listen
+		w.cfg.Director = DirectorConfig{Enabled: true, Listen: listen}
+		at, ok := w.ownHost(listen)
+		if ok != (want != "") || ok && at.String() != want {
+			t.Errorf("%s: asked at %s, %t; want %q", listen, at, ok, want)
+		}
+		own := 0
+		for _, c := range w.bootChecks() {
+			if strings.HasPrefix(c.Name, "own/") {
+				own++
+			}
+		}
+		if own != 3 && ok || own > 0 && !ok {
+			t.Errorf("%s: %d own checks", listen, own)
+		}
+	}
+}
+
 // TestTheDirectorsCheck: it is answered, and leaves no trace among what targets do.
 func TestTheDirectorsCheck(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
