@@ -186,7 +186,7 @@ func (r *Router) arrived(a arrival) {
 	reason := a.reason
 	var adv vrrp.Advertisement
 	if reason == vrrp.Accepted && r.edge.auth != nil && a.packet.TTL == vrrp.TTL {
-		a.packet, reason = r.edge.auth.Open(a.packet)
+		a.packet, reason = r.unseal(a.packet)
 	}
 	if reason == vrrp.Accepted {
 		adv, reason = r.vrrp.Accept(a.packet)
@@ -214,6 +214,14 @@ func (r *Router) arrived(a arrival) {
 		}
 	}
 	r.step(vrrp.Received{From: a.packet.Source, Advertisement: adv})
+}
+
+// unseal opens a packet for this virtual router. Those of others do not count: each has a counter of its own, and a socket hears them all.
+func (r *Router) unseal(p vrrp.Packet) (vrrp.Packet, vrrp.Reason) {
+	if len(p.Payload) > 1 && p.Payload[1] != r.vrrp.VRID {
+		return vrrp.Packet{}, vrrp.OtherVRID
+	}
+	return r.edge.auth.Open(p)
 }
 
 func (r *Router) oddities(a vrrp.Advertisement) []Oddity {
