@@ -50,15 +50,23 @@ func readGPT(disk io.ReaderAt, size int64) (*gptTable, error) {
 		return nil, errors.New("its two partition tables differ: mend them first, with gdisk, say")
 	}
 	t.backupTable = b.entriesAt
+	table := roundUp(int64(len(t.entries)), sectorSize)
+	if t.entriesAt < 2*sectorSize || t.entriesAt+table > t.first {
+		return nil, broken("it lies where partitions may")
+	}
+	if t.last > t.backupTable || t.backupTable+table > t.backupAt {
+		return nil, broken("its backup lies where partitions may")
+	}
 	return t, nil
+}
+
+func broken(what string) error {
+	return fmt.Errorf("its partition table is broken (%s): mend it first, with gdisk, say", what)
 }
 
 // parseGPT checks one copy (UEFI 2.10 §5.3.2).
 func parseGPT(disk io.ReaderAt, size int64, header []byte, own uint64) (*gptTable, error) {
 	le := binary.LittleEndian
-	broken := func(what string) error {
-		return fmt.Errorf("its partition table is broken (%s): mend it first, with gdisk, say", what)
-	}
 	headerSize := le.Uint32(header[12:])
 	if string(header[:8]) != "EFI PART" || headerSize < 92 || headerSize > sectorSize || le.Uint64(header[24:]) != own {
 		return nil, broken("header")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"strings"
 	"testing"
 
@@ -84,12 +85,14 @@ func TestPartitionTouchesNothingElse(t *testing.T) {
 func TestPartitionIsRefused(t *testing.T) {
 	const size = 64 << 20
 	for want, change := range map[string]func(d *memory){
-		"no free gap of 8 MiB; the largest has 7168 KiB": func(*memory) {},
-		"no partition table":                             func(d *memory) { clear(d.data) },
-		"a GPT is needed":                                func(d *memory) { clear(d.data[512:]) },
-		"broken (checksum of the header)":                func(d *memory) { d.data[512+60]++ },
-		"broken (checksum)":                              func(d *memory) { d.data[1024+60]++ },
-		"the backup: its partition table is":             func(d *memory) { d.data[size-512+60]++ },
+		"no free gap of 8 MiB; the largest has 7168 KiB":                      func(*memory) {},
+		"no partition table":                                                  func(d *memory) { clear(d.data) },
+		"a GPT is needed":                                                     func(d *memory) { clear(d.data[512:]) },
+		"broken (checksum of the header)":                                     func(d *memory) { d.data[512+60]++ },
+		"broken (checksum)":                                                   func(d *memory) { d.data[1024+60]++ },
+		"the backup: its partition table is":                                  func(d *memory) { d.data[size-512+60]++ },
+		"broken (it lies where partitions may)":                               func(d *memory) { reseal(d, 40, 0) },
+		"broken (its backup lies where partitions may)":                       func(d *memory) { reseal(d, 48, size/sectorSize-2) },
 		"partition 2 is called everboot-bdm, but is not of the type and size": func(d *memory) { rename(t, d, 1) },
 	} {
 		d := foreignDisk(t, 7)
@@ -102,6 +105,14 @@ func TestPartitionIsRefused(t *testing.T) {
 			t.Errorf("%s: the disk was changed", want)
 		}
 	}
+}
+
+// reseal puts a sector into a field of the first header, and makes its checksum right.
+func reseal(d *memory, field int, sector uint64) {
+	header := d.data[sectorSize : 2*sectorSize]
+	binary.LittleEndian.PutUint64(header[field:], sector)
+	clear(header[16:20])
+	binary.LittleEndian.PutUint32(header[16:], crc32.ChecksumIEEE(header[:92]))
 }
 
 // rename gives an entry the name of ours.
