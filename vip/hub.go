@@ -12,6 +12,7 @@ import (
 type hub struct {
 	wire  sharedWire
 	done  chan struct{} // closed when the receiver has ended
+	err   error         // why it did; read it when done is closed
 	mu    sync.Mutex
 	ports map[uint8]*hubPort
 	first *hubPort // takes what is nobody's, so that it is counted once
@@ -57,7 +58,7 @@ func (h *hub) receive() {
 	for {
 		p, reason, err := h.wire.Receive()
 		if err != nil {
-			h.fail(err)
+			h.err = err
 			return
 		}
 		h.deliver(arrival{packet: p, reason: reason})
@@ -80,17 +81,6 @@ func (h *hub) deliver(a arrival) {
 	select {
 	case to.queue <- a:
 	default:
-	}
-}
-
-func (h *hub) fail(err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, p := range h.ports {
-		select {
-		case p.queue <- arrival{err: err}:
-		default:
-		}
 	}
 }
 
@@ -124,9 +114,11 @@ func (p *hubPort) Send(message []byte, from, to netip.Addr) error {
 func (p *hubPort) Receive() (vrrp.Packet, vrrp.Reason, error) {
 	select {
 	case a := <-p.queue:
-		return a.packet, a.reason, a.err
+		return a.packet, a.reason, nil
 	case <-p.closed:
 		return vrrp.Packet{}, vrrp.Accepted, net.ErrClosed
+	case <-p.hub.done:
+		return vrrp.Packet{}, vrrp.Accepted, p.hub.err
 	}
 }
 
@@ -141,7 +133,7 @@ func (p *hubPort) Poll() (vrrp.Packet, vrrp.Reason, bool) {
 	}
 	select {
 	case a := <-p.queue:
-		return a.packet, a.reason, a.err == nil
+		return a.packet, a.reason, true
 	default:
 		return vrrp.Packet{}, vrrp.Accepted, false
 	}

@@ -68,6 +68,42 @@ func TestAHubGivesEachRouterItsOwn(t *testing.T) {
 	})
 }
 
+// failingWire is a socket that fails when it is told to.
+type failingWire struct {
+	hubWire
+	fail chan error
+}
+
+func (w failingWire) Receive() (vrrp.Packet, vrrp.Reason, error) {
+	return vrrp.Packet{}, vrrp.Accepted, <-w.fail
+}
+
+// TestEachRouterHearsOfAFailure: also one that is behind.
+func TestEachRouterHearsOfAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := failingWire{hubWire{(&cable{}).port("198.18.0.2")}, make(chan error)}
+		h := newHub(w)
+		a, b := h.port(51), h.port(52)
+		for range hubQueue {
+			h.deliver(arrival{packet: vrrp.Packet{Payload: []byte{0x31, 52}}})
+		}
+		broken := errors.New("network is down")
+		w.fail <- broken
+		for _, p := range []*hubPort{a, b} {
+			var err error
+			for n := 0; n <= hubQueue && err == nil; n++ {
+				_, _, err = p.Receive() // without an error for ever this test ends as a deadlock
+			}
+			if !errors.Is(err, broken) {
+				t.Errorf("port %d: %v", p.vrid, err)
+			}
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 func TestPulseBeatsWhenAllHave(t *testing.T) {
 	n := 0
 	p := NewPulse(2, func() { n++ })
@@ -100,5 +136,15 @@ func TestCheckTogether(t *testing.T) {
 	}
 	if err := CheckTogether([]Config{one, one}); err == nil {
 		t.Error("a VRID that stands twice is let through")
+	}
+	two = one
+	two.Interface = "eth1"
+	if err := CheckTogether([]Config{one, two}); err == nil {
+		t.Error("one address on two interfaces is let through")
+	}
+	six.Addresses = prefixes("fe80::10/64")
+	two.Addresses = six.Addresses
+	if err := CheckTogether([]Config{six, two}); err != nil {
+		t.Errorf("a link-local address on each of two interfaces: %v", err)
 	}
 }

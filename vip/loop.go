@@ -34,7 +34,6 @@ const (
 type arrival struct {
 	packet vrrp.Packet
 	reason vrrp.Reason
-	err    error // of a hub whose socket failed
 }
 
 // burst is the plan of the next announcements, and of those that come now and again.

@@ -108,8 +108,11 @@ func CheckTogether(configs []Config) error {
 		}
 		groups[g] = true
 		for _, a := range c.addrs() {
+			if a.IsLinkLocalUnicast() { // each link has its own
+				a = a.WithZone(c.Interface)
+			}
 			other, taken := addresses[a.String()]
-			if taken && other != c.VRID {
+			if taken {
 				errs = append(errs, fmt.Errorf("vip: address %s is that of vrid %d and of vrid %d; give it to one", a, other, c.VRID))
 			}
 			addresses[a.String()] = c.VRID
