@@ -45,6 +45,10 @@ type Store struct {
 	size   int64 // of the file
 	synced time.Time
 	live   int64 // bytes of records that count, when the file was last written anew
+	fresh  bool  // the file was replaced, and the folder may not know it after a loss of power
+
+	reopen  func(path string) (*os.File, error) // of the disk, as syncDir; a test makes them fail
+	syncDir func(path string) error
 }
 
 var (
@@ -58,7 +62,7 @@ func Open(path string) (*Store, []Lease, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, nil, fmt.Errorf("making the folder of the lease file: %w", err)
 	}
-	s := &Store{path: path}
+	s := &Store{path: path, reopen: reopen, syncDir: syncDir}
 	list, err := s.open()
 	if err == nil {
 		return s, list, nil
@@ -81,6 +85,7 @@ func (s *Store) open() ([]Lease, error) {
 	if err := s.acquire(); err != nil {
 		return nil, err
 	}
+	s.sweep()
 	b, err := os.ReadFile(s.path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -98,6 +103,26 @@ func (s *Store) open() ([]Lease, error) {
 		list = append(list, l)
 	}
 	return list, s.rewrite(records)
+}
+
+func reopen(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDWR, 0) }
+
+// syncDir makes a rename last: renameio syncs the file, but not the folder.
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// sweep takes away what a rewrite left that was killed half-way. The lock is ours: nobody else is at it.
+func (s *Store) sweep() {
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(s.path), "."+filepath.Base(s.path)+"*")) // the pattern is ours and good
+	for _, path := range left {
+		os.Remove(path) // a file that stays does no harm
+	}
 }
 
 // acquire takes the lock.
@@ -195,18 +220,37 @@ func (s *Store) rewrite(records map[string][]byte) error {
 	}
 	end := int64(len(b))
 	b = append(b, make([]byte, chunk)...)
-	if err := renameio.WriteFile(s.path, b, 0o640); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
+	f, err := s.replace(b)
 	if err != nil {
 		return err
 	}
 	if s.file != nil {
 		s.file.Close()
 	}
-	s.file, s.end, s.size, s.live = f, end, int64(len(b)), end
+	s.file, s.end, s.size, s.live, s.fresh = f, end, int64(len(b)), end, true
 	return nil
+}
+
+// replace puts a new file in the place of the old one and returns it. It is opened before the rename: if anything fails, the old file is
+// still there, and the one that is written to.
+func (s *Store) replace(b []byte) (f *os.File, err error) {
+	pending, err := renameio.NewPendingFile(s.path, renameio.WithTempDir(filepath.Dir(s.path)),
+		renameio.WithPermissions(0o640), renameio.WithExistingPermissions())
+	if err != nil {
+		return nil, err
+	}
+	defer pending.Cleanup() // does nothing after the rename
+	if _, err := pending.Write(b); err != nil {
+		return nil, err
+	}
+	if f, err = s.reopen(pending.Name()); err != nil {
+		return nil, err
+	}
+	if err := pending.CloseAtomicallyReplace(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func (s *Store) appendSynced(b []byte) []byte {
@@ -261,6 +305,12 @@ func (s *Store) write(b []byte) (err error) {
 		if err := s.makeRoom(int64(len(b))); err != nil {
 			return err
 		}
+	}
+	if s.fresh {
+		if err := s.syncDir(filepath.Dir(s.path)); err != nil {
+			return err
+		}
+		s.fresh = false
 	}
 	if _, err := s.file.WriteAt(b, s.end); err != nil {
 		return err

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestStoreKeepsLeases(t *testing.T) {
@@ -169,6 +171,71 @@ func TestTheFileIsWrittenAnewWhenMostOfItIsOld(t *testing.T) {
 	s, again, err := Open(path)
 	if err != nil || len(again) != len(list) || !s.Synced().Equal(epoch) {
 		t.Errorf("%d leases, synced %v, %v", len(again), s.Synced(), err)
+	}
+	s.Close()
+}
+
+// TestARewriteLastsBeforeTheNextLease: the folder is synced before the first write to a new file; and what a killed rewrite left goes.
+func TestARewriteLastsBeforeTheNextLease(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "leases.db")
+	left := filepath.Join(filepath.Dir(path), ".leases.db123")
+	write(t, left, nil)
+	s, _, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := os.Stat(left); err == nil {
+		t.Error("what a killed rewrite left is still there")
+	}
+	real, synced := s.syncDir, 0
+	s.syncDir = func(string) error { return os.ErrDeadlineExceeded }
+	l := state(1, Bound, 0, time.Hour, 1)
+	for range 2 {
+		if err := s.Commit([]Lease{l}); err == nil {
+			t.Fatal("kept in a file that a loss of power takes away")
+		}
+	}
+	s.syncDir = func(path string) error { synced++; return real(path) }
+	for range 3 {
+		if err := s.Commit([]Lease{l}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if synced != 1 {
+		t.Errorf("the folder was synced %d times", synced)
+	}
+}
+
+// TestARewriteThatFailsLosesNothing: the store goes on with the old file.
+func TestARewriteThatFailsLosesNothing(t *testing.T) {
+	path := fill(t)
+	s, list, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // so that the old file is longer than a new one
+		if err := s.Commit(list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := s.reopen
+	s.reopen = func(string) (*os.File, error) { return nil, unix.EMFILE }
+	if err := s.rewrite(nil); err == nil {
+		t.Fatal("nothing failed")
+	}
+	s.reopen = open
+	if b, err := os.ReadFile(path); err != nil || int64(len(b)) != s.size {
+		t.Errorf("the file has %d bytes, the store thinks %d: %v", len(b), s.size, err)
+	}
+	last := state(1, Bound, 0, time.Hour, 1)
+	if err := s.Commit([]Lease{last}); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s, again, err := Open(path)
+	if err != nil || len(again) < len(list) {
+		t.Errorf("%d of %d leases: %v", len(again), len(list), err)
 	}
 	s.Close()
 }
