@@ -235,7 +235,6 @@ func parseCSV(text []byte) (list []entry, err error) {
 	}
 	for {
 		row, err := r.Read()
-		line, _ := r.FieldPos(0)
 		var bad *csv.ParseError
 		switch {
 		case errors.As(err, &bad):
@@ -243,6 +242,7 @@ func parseCSV(text []byte) (list []entry, err error) {
 		case err != nil:
 			return list, nil
 		}
+		line, _ := r.FieldPos(0) // it panics where there is no row
 		e := entry{line: line, mac: row[mac], ip: row[address]}
 		if name >= 0 {
 			e.name = row[name]

@@ -3,6 +3,7 @@ package reserve
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,6 +69,7 @@ func TestBrokenFiles(t *testing.T) {
 		"twice the address":   {Dnsmasq, "dhcp-host=52:54:00:00:00:01,198.18.0.5\ndhcp-host=52:54:00:00:00:02,198.18.0.5\n", "f:2: 198.18.0.5 stands at line 1"},
 		"no address":          {Dnsmasq, "\ndhcp-host=52:54:00:00:00:01,t1\n", "f:2: dhcp-host="},
 		"half a line":         {CSV, "mac,address\n52:54:00:00:00:01\n", "f:2: wrong number of fields"},
+		"a bare quote":        {CSV, "mac,address\na\"b,198.18.0.5\n", `f:2: bare "`},
 		"no header":           {CSV, "52:54:00:00:00:01,198.18.0.5\n", "f:1: the header"},
 		"bad JSON":            {Kea, "{\n\"reservations\": [\n{\"hw-address\": }]}", "f:3: "},
 		"a MAC of a group":    {CSV, "mac,address\nzz:54:00:00:00:01,198.18.0.5\n", "f:2: "},
@@ -84,6 +86,7 @@ func FuzzParse(f *testing.F) {
 	for i, format := range Formats {
 		f.Add(Write(format, devices), i)
 	}
+	f.Add([]byte("mac,address\na\"b,198.18.0.5\n"), slices.Index(Formats, CSV))
 	f.Fuzz(func(t *testing.T, text []byte, i int) {
 		format := Formats[(i%len(Formats)+len(Formats))%len(Formats)]
 		list, err := Parse(format, "f", text)
