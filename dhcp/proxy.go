@@ -81,6 +81,14 @@ func proxyAnswer(kind dhcpv4.MessageType, port int) dhcpv4.MessageType {
 	return dhcpv4.MessageTypeNone
 }
 
+// proxyDestination returns where an OFFER goes: to the relay that the client's message came by (RFC 2131 §4.1), or to everybody.
+func proxyDestination(p *dhcpv4.DHCPv4) destination {
+	if giaddr, _ := headerAddr(p.GatewayIPAddr); giaddr.IsValid() {
+		return destination{addr: netip.AddrPortFrom(giaddr, dhcpv4.ServerPort)}
+	}
+	return destination{addr: netip.AddrPortFrom(limitedBroadcast, dhcpv4.ClientPort), mac: broadcastMAC}
+}
+
 // takers notes which clients went on with what they were offered. It is bounded as recent is.
 type takers struct{ young, old map[site.MAC]time.Time }
 
@@ -186,7 +194,7 @@ func (s *Proxy) serve(ctx context.Context, first bool) error {
 	}
 	var net67 transport
 	send := func(p *dhcpv4.DHCPv4) error {
-		return net67.Send(p.ToBytes(), destination{addr: netip.AddrPortFrom(limitedBroadcast, dhcpv4.ClientPort), mac: broadcastMAC})
+		return net67.Send(p.ToBytes(), proxyDestination(p))
 	}
 	opened, err := s.listen(s.cfg, func(q *dhcpv4.DHCPv4) {
 		if q == nil {

@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -53,6 +54,20 @@ func TestProxy(t *testing.T) {
 				t.Errorf("%v", p)
 			}
 		})
+	}
+}
+
+// TestAProxyAnswersTheRelay and not its own link, where the client is not.
+func TestAProxyAnswersTheRelay(t *testing.T) {
+	for relay, want := range map[string]destination{
+		"0.0.0.0":    {addr: netip.MustParseAddrPort("255.255.255.255:68"), mac: broadcastMAC},
+		"198.18.7.1": {addr: netip.MustParseAddrPort("198.18.7.1:67")},
+	} {
+		q := message(known, discover, vendor("PXEClient:Arch:00007:UNDI:003016"), archIs(7), giaddr(relay))
+		p, _ := HandleProxy(epoch, testView(), q, 67, ip("198.18.0.2"))
+		if got := proxyDestination(p); got != want || p.GatewayIPAddr.String() != relay {
+			t.Errorf("relay %s: to %+v, giaddr %v", relay, got, p.GatewayIPAddr)
+		}
 	}
 }
 
