@@ -203,6 +203,9 @@ func (i *image) warmUp(bytes int64) error {
 	from := i.warm.Load()
 	n, err := io.Copy(io.Discard, io.NewSectionReader(i.disk, from, bytes))
 	i.warmTo(from + n)
+	if err == nil && n == 0 && from < i.stamp.size { // it was cut short
+		err = io.ErrUnexpectedEOF
+	}
 	return err
 }
 

@@ -181,10 +181,11 @@ func (o *owner) blocks(t *transfer, first uint64, count int) {
 			o.warm(i)
 		}
 		if end > warm {
-			t.held = true
+			t.held = end
 			return
 		}
 	}
+	t.held = 0
 	o.out.data(t.socket, &t.route, i.data, int(block), first, count)
 }
 
@@ -209,8 +210,12 @@ func (o *owner) warmed(i *image, err error) {
 		return
 	}
 	for _, t := range o.table.byEnds {
-		if t.held && t.image == i {
-			t.held = false
+		switch {
+		case t.held == 0 || t.image != i:
+		case t.held > i.warm.Load(): // nothing is sent yet, so the session's clock goes on
+			o.warm(i)
+		default:
+			t.held = 0
 			o.act(t, t.session.Step(o.now, wire.Event{Kind: wire.Read}))
 		}
 	}

@@ -27,7 +27,7 @@ type transfer struct {
 	told    int    // how often they were told of it
 	// toldAcked is how far they know it to be.
 	toldAcked uint64
-	held      bool // waits for its file to be read
+	held      int64 // waits until so many bytes of its file are read; 0: does not wait
 
 	due  time.Duration // when the table looks at it again; never after the session's deadline
 	heap int           // index in the table's heap; -1: not in it

@@ -1,0 +1,67 @@
+package tftp
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"everboot/site"
+	"everboot/tftp/wire"
+)
+
+// idleOwner returns an owner that does not run, and the folder of its files.
+func idleOwner(t *testing.T) (*owner, string) {
+	t.Helper()
+	root := t.TempDir()
+	files, err := NewFiles(FilesConfig{Root: root, IPXE: filepath.Join(root, "none")}, func() *site.View { return new(site.View) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewServer(Config{}, files, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := newOwner(s, &socket{fd: -1})
+	t.Cleanup(func() {
+		o.drop()
+		s.inbox.close()
+		files.Close()
+	})
+	return o, root
+}
+
+// TestColdFileCutShort: a transfer that waits for what a file has no longer does not have it read again and again.
+func TestColdFileCutShort(t *testing.T) {
+	o, root := idleOwner(t)
+	path := filepath.Join(root, "file")
+	if err := os.WriteFile(path, make([]byte, 2*smallFile), 0o644); err != nil { // the digester, which does not run, would read it
+		t.Fatal(err)
+	}
+	i, err := o.lib.open("file", wire.Octet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 1000); err != nil {
+		t.Fatal(err)
+	}
+	tr := &transfer{image: i, session: wire.NewAdopted(wire.Terms{Size: i.stamp.size, Block: 1024, Window: 4}, 1024, true)}
+	o.enter(tr)
+	o.act(tr, tr.session.Step(0, wire.Event{Kind: wire.Adopted}))
+	due := tr.session.Deadline()
+	for range 3 {
+		if len(o.jobs) == 0 {
+			break
+		}
+		o.now += due / 4
+		(<-o.jobs)()
+		for _, call := range o.s.inbox.take() {
+			call(o)
+		}
+	}
+	if len(o.jobs) != 0 || tr.held == 0 || tr.session.Deadline() != due {
+		t.Errorf("%d reads wait, the transfer waits for byte %d and until %v; want none, and %v as before", len(o.jobs), tr.held, tr.session.Deadline(), due)
+	}
+	<-o.lib.queue
+	o.lib.release(i) // the digester's
+}
