@@ -28,7 +28,7 @@ const (
 	// maxDigests bounds the memory of digests; when it is full all are forgotten.
 	maxDigests = 4096
 	// maxNetascii bounds what is converted in memory. Nobody boots a text of that size.
-	maxNetascii = 16 << 20
+	maxNetascii = 1 << 20
 )
 
 var errNetasciiSize = errors.New("too large for netascii: ask for mode octet")
@@ -44,6 +44,7 @@ type stamp struct {
 // image is the content of a file, as all its transfers share it.
 type image struct {
 	name string
+	key  string // in the library; empty: not in it
 	data []byte // mapped, or in memory
 	// warm is how many bytes from the start on have been read into memory lately.
 	warm    atomic.Int64
@@ -51,7 +52,7 @@ type image struct {
 	digest  atomic.Pointer[wire.Digest] // nil: not known yet
 
 	stamp stamp
-	disk  *os.File // nil: in memory
+	disk  *os.File // nil: in memory; a netascii image has none
 	users int      // guarded by the library
 }
 
@@ -91,7 +92,7 @@ func (l *library) open(raw string, mode wire.Mode) (*image, error) {
 	}
 	if mode == wire.Netascii {
 		defer file.Close()
-		return convert(file)
+		return l.shareText(file)
 	}
 	if file.blob != nil {
 		return inMemory(file.Name, file.blob.data, file.blob.digest), nil
@@ -105,6 +106,32 @@ func inMemory(name string, data []byte, d wire.Digest) *image {
 	i.warm.Store(int64(len(data)))
 	i.digest.Store(&d)
 	return i
+}
+
+// shareText returns the netascii image that others have open if it is still that of the file, else a new one: the memory of texts is
+// bounded by how many there are, not by who asks for them.
+func (l *library) shareText(file *File) (*image, error) {
+	key := file.Name + "\x00" + file.ETag // no name has a NUL
+	l.mu.Lock()
+	if i := l.images[key]; i != nil {
+		i.users++
+		l.mu.Unlock()
+		return i, nil
+	}
+	l.mu.Unlock()
+	i, err := convert(file) // without the lock: the owner takes it
+	if err != nil {
+		return nil, err
+	}
+	i.key, i.users = key, 1
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if other := l.images[key]; other != nil { // another opener was faster
+		other.users++
+		return other, nil
+	}
+	l.images[key] = i
+	return i, nil
 }
 
 // convert returns a text as netascii. Its digest is that of the converted text.
@@ -138,7 +165,7 @@ func (l *library) share(file *File) (*image, error) {
 	digest, known := l.digests[digestKey{file.Name, key}]
 	l.mu.Unlock()
 
-	i := &image{name: file.Name, stamp: key, disk: file.disk, users: 1}
+	i := &image{name: file.Name, key: file.Name, stamp: key, disk: file.disk, users: 1}
 	if err := i.load(known); err != nil {
 		_ = file.Close()
 		return nil, fmt.Errorf("mapping %s: %w", file.Name, err)
@@ -150,12 +177,12 @@ func (l *library) share(file *File) (*image, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if other := l.images[i.name]; other != nil && other.stamp == key {
+	if other := l.images[i.key]; other != nil && other.stamp == key {
 		other.users++
 		l.drop(i)
 		return other, nil
 	}
-	l.images[i.name] = i
+	l.images[i.key] = i
 	return i, nil
 }
 
@@ -283,7 +310,7 @@ func (l *library) hold(i *image) {
 
 // release gives an image back.
 func (l *library) release(i *image) {
-	if i.disk == nil {
+	if i.key == "" {
 		return
 	}
 	l.mu.Lock()
@@ -296,8 +323,10 @@ func (l *library) drop(i *image) {
 	if i.users--; i.users > 0 {
 		return
 	}
-	if l.images[i.name] == i {
-		delete(l.images, i.name)
+	if l.images[i.key] == i {
+		delete(l.images, i.key)
 	}
-	i.unload()
+	if i.disk != nil {
+		i.unload()
+	}
 }

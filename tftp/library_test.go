@@ -1,9 +1,11 @@
 package tftp
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"everboot/site"
@@ -64,4 +66,39 @@ func TestColdFileCutShort(t *testing.T) {
 	}
 	<-o.lib.queue
 	o.lib.release(i) // the digester's
+}
+
+// TestTextsAreShared: however many ask for a text in netascii, it is in memory once, and no longer than somebody has it open.
+func TestTextsAreShared(t *testing.T) {
+	o, root := idleOwner(t)
+	path := filepath.Join(root, "text")
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func() *image {
+		i, err := o.lib.open("text", wire.Netascii)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	write("a\n")
+	first, second := open(), open()
+	write("other\n")
+	third := open()
+	if first != second || string(first.data) != "a\r\n" || string(third.data) != "other\r\n" {
+		t.Errorf("%p %q, %p %q, then %q", first, first.data, second, second.data, third.data)
+	}
+	for _, i := range []*image{first, second, third} {
+		o.lib.release(i)
+	}
+	if len(o.lib.images) != 0 {
+		t.Errorf("%d texts are kept for nobody", len(o.lib.images))
+	}
+	write(strings.Repeat("x", maxNetascii+1))
+	if _, err := o.lib.open("text", wire.Netascii); !errors.Is(err, errNetasciiSize) {
+		t.Errorf("of more than %d bytes: %v", maxNetascii, err)
+	}
 }
