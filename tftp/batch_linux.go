@@ -127,7 +127,7 @@ func ntohs(n uint16) uint16 { return n<<8 | n>>8 } // both machines that Linux a
 
 // route is where a transfer's datagrams go to and come from, as the kernel wants to be told.
 type route struct {
-	name    unix.RawSockaddrInet6
+	name    unix.RawSockaddrInet6 // the first field: see routeOf
 	nameLen uint32
 	// control is the local address, and behind it the size of the blocks that one send is cut into.
 	control  [controlSize]byte
@@ -212,7 +212,7 @@ func (s *sender) data(to *socket, r *route, content []byte, block int, first uin
 	for count > 0 {
 		n := 1
 		if r.gsoLen > 0 && !s.noGSO {
-			n = min(count, gsoBlocks, gsoBytes/(block+wire.HeaderSize))
+			n = min(count, gsoBlocks, max(gsoBytes/(block+wire.HeaderSize), 1))
 		}
 		h := s.message(to, r, 2*n)
 		if n > 1 {
@@ -251,11 +251,17 @@ func (s *sender) flush() {
 			_, _ = unix.Poll(fds, int(fullTimeout/time.Millisecond)) // full still: the next send says so
 			continue
 		}
-		if errno == syscall.EIO { // what a driver without checksums says of UDP_SEGMENT, before Linux 6.11
+		switch r := s.routeOf(done); {
+		case errno == syscall.EIO: // what a driver without checksums says of UDP_SEGMENT, before Linux 6.11
 			s.noGSO = true
+		case (errno == syscall.EINVAL || errno == syscall.EMSGSIZE) && s.messages[done].hdr.Controllen > uint64(r.plainLen):
+			r.gsoLen = 0 // a block is longer than the path's MTU: alone it goes in fragments, and UDP_SEGMENT makes none
 		}
 		s.failed++
 		done++
 	}
 	s.count, s.used, s.blocks = 0, 0, 0
 }
+
+// routeOf returns the route of a message.
+func (s *sender) routeOf(i int) *route { return (*route)(unsafe.Pointer(s.messages[i].hdr.Name)) }

@@ -235,6 +235,21 @@ func TestBlockLimits(t *testing.T) {
 	}
 }
 
+// TestBlocksOfALoopback: at its MTU one send cannot carry two blocks.
+func TestBlocksOfALoopback(t *testing.T) {
+	s := serve(t, tftp.Config{MTU: 65536})
+	s.write("file", 200000)
+	w := s.dial(2)
+	w.send(1, "file", "octet", "blksize", "65464", "windowsize", "4")
+	w.receive(soon)
+	w.ack(0)
+	for block := byte(1); block <= 4; block++ {
+		if p := w.receive(soon); len(p) < 4 || p[3] != block {
+			t.Fatalf("block %d: %.4q", block, p)
+		}
+	}
+}
+
 // TestSizeProbe: EDK2 asks for the size, aborts with ERROR 8 by design, and comes again for the file.
 func TestSizeProbe(t *testing.T) {
 	s := serve(t, tftp.Config{})
