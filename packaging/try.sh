@@ -19,7 +19,14 @@ mount -t tmpfs tmpfs /mnt/root/run
 mount -t tmpfs tmpfs /mnt/root/tmp
 cp "$deb" /mnt/root/tmp/everboot.deb
 in_root() { chroot /mnt/root "$@"; }
-in_root dpkg -i --force-depends /tmp/everboot.deb >/dev/null
+# For the package's scripts systemd runs, and its services do not come up again. Nothing of it may set the host's kernel.
+mkdir -p /mnt/root/run/systemd/system /mnt/root/tmp/bin
+printf '#!/bin/sh\n[ "$1" != try-restart ]\n' >/mnt/root/tmp/bin/systemctl
+chmod 755 /mnt/root/tmp/bin/systemctl
+mount --bind /mnt/root/proc/sys /mnt/root/proc/sys
+mount -o remount,bind,ro /mnt/root/proc/sys
+dpkg_in() { in_root env PATH="/tmp/bin:$PATH" dpkg "$@" >/dev/null; }
+dpkg_in -i --force-depends /tmp/everboot.deb
 
 # The network of a test: RFC 2544.
 ip link set lo up
@@ -61,7 +68,20 @@ as appliance everboot vip flush --config /etc/everboot/appliance.toml >>/mnt/a.l
 if ip -4 addr show eth0 | grep -q 198.18.0.10; then echo "the floating address is left"; exit 1; fi
 wait $appliance $streamer 2>/dev/null || true
 
-in_root dpkg --purge everboot >/dev/null
+# vDisks outlive a purge, on a file system of their own, too.
+store=/mnt/root/var/lib/everboot/vdisks
+mount -t tmpfs none $store
+touch $store/disk
+dpkg_in --purge everboot
+[ -e $store/disk ] || { echo "a purge took the vDisks"; exit 1; }
+umount $store
+touch $store/disk
+dpkg_in -i --force-depends /tmp/everboot.deb
+dpkg_in --purge everboot
+[ -e $store/disk ] || { echo "a purge took the vDisks"; exit 1; }
+rm $store/disk
+dpkg_in -i --force-depends /tmp/everboot.deb
+dpkg_in --purge everboot
 # Whatever differs from the host, but dpkg's own records and logs, and backups of the password files.
 umount -R /mnt/root/dev
 left=$(cd /mnt/upper && find . -mindepth 1 ! -type d ! -path './var/lib/dpkg/*' ! -path './var/log/*' ! -path './var/cache/*' ! -path './etc/.pwd.lock' ! -path './etc/*-' | while read -r f; do
