@@ -14,6 +14,8 @@ const (
 	tickEvery = 100 * time.Millisecond
 	// peerQueue bounds what peers may tell faster than we learn; what is lost is told again.
 	peerQueue = 1024
+	// maxPeerMessage is a datagram of the peer channel; ours are shorter. It bounds what the queue holds.
+	maxPeerMessage = 1200
 	// syncedEvery is how often the disk learns until when the peers' doings are known.
 	syncedEvery = 30 * time.Second
 )
@@ -23,13 +25,18 @@ func (s *Server) PeerChanged(message []byte) {
 	if s.cfg.Tell == nil {
 		return
 	}
-	select {
-	case s.peers <- bytes.Clone(message):
-	default:
-		s.mu.Lock()
-		s.stats.PeerDrops[dropOverload]++
-		s.mu.Unlock()
+	drop := pair.DropMalformed
+	if len(message) <= maxPeerMessage {
+		select {
+		case s.peers <- bytes.Clone(message):
+			return
+		default:
+			drop = dropOverload
+		}
 	}
+	s.mu.Lock()
+	s.stats.PeerDrops[drop]++
+	s.mu.Unlock()
 }
 
 // dropOverload is a message of a peer that found the queue full.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"everboot/dhcp/leases"
+	"everboot/dhcp/pair"
 	"everboot/site"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -239,6 +240,18 @@ func TestAFullQueueDropsAndCounts(t *testing.T) {
 	}
 	if n := s.Stats().Reasons[Overloaded]; n != 7 {
 		t.Errorf("%d dropped", n)
+	}
+}
+
+// TestALongWordOfAPeerIsNotQueued: no message of a peer is longer than a datagram of the channel.
+func TestALongWordOfAPeerIsNotQueued(t *testing.T) {
+	cfg := testConfig()
+	cfg.Tell = func([]byte) {}
+	s, _, _, _ := simulated(t, cfg)
+	s.PeerChanged(make([]byte, maxPeerMessage))
+	s.PeerChanged(make([]byte, maxPeerMessage+1))
+	if n := len(s.peers); n != 1 || s.Stats().PeerDrops[pair.DropMalformed] != 1 {
+		t.Errorf("%d queued, dropped %v", n, s.Stats().PeerDrops)
 	}
 }
 
