@@ -35,7 +35,7 @@ func (w *worker) openDirector() (err error) {
 	tell := w.tell(peers.Running)
 	var chap func(site.MAC) (streamer.CHAP, bool)
 	if !w.cfg.Director.CHAP.IsZero() {
-		file := &chapFile{path: w.cfg.Director.CHAP.path}
+		file := &chapFile{path: w.cfg.Director.CHAP.path, log: log}
 		if err := file.load(); err != nil {
 			return err
 		}

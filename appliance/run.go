@@ -109,6 +109,10 @@ func (c *Config) checkHost() []error {
 	add(err)
 	_, err = c.mediaKey()
 	add(err)
+	if !c.Director.CHAP.IsZero() {
+		_, err = readCHAP(c.Director.CHAP.path)
+		add(err)
+	}
 	own, err := ownAddress(c)
 	add(err)
 	if len(c.VIP.Addresses) > 0 && own.IsValid() {
