@@ -56,6 +56,7 @@ func (r *runningFile) Run(ctx context.Context) error {
 		}
 		if err := renameio.WriteFile(r.path, r.whole(), 0o600); err != nil {
 			r.log.Error("what devices run cannot be saved; after a restart one that was given another vDisk meanwhile would be refused", "error", err)
+			r.changed() // it is still behind
 		}
 		select {
 		case <-ctx.Done():
