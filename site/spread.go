@@ -38,7 +38,8 @@ func Spread(v *View, sessions []Placed) []int {
 		p.count[from]--
 		p.count[to]++
 		moves = append(moves, list[i])
-		if p.stay[from] = slices.Delete(list, i, i+1); len(p.stay[from]) == 0 {
+		// Those before it never can: the highest load only falls, so whoever they could go to never has less to do than now.
+		if p.stay[from] = list[i+1:]; len(p.stay[from]) == 0 {
 			delete(p.stay, from)
 		}
 	}

@@ -57,3 +57,26 @@ func TestImbalance(t *testing.T) {
 		t.Errorf("all on one of two: %v, want 1", got)
 	}
 }
+
+// TestSpreadAsksOnceForEach: sessions that cannot move are not asked again for each one that can.
+func TestSpreadAsksOnceForEach(t *testing.T) {
+	v := berlin(streamer("s1"), streamer("s2"))
+	cost := func(n int) float64 {
+		var sessions []Placed
+		for i := range 2 * n {
+			l := Login{MAC: MAC{2, 0, 0, 0, byte(i >> 8), byte(i)}, VDisk: "debian", Version: 1, Digest: good}
+			if i < n {
+				l.Digest = bad // nobody else has it
+			}
+			sessions = append(sessions, Placed{l, "s1"})
+		}
+		return testing.AllocsPerRun(1, func() {
+			if moves := Spread(v, sessions); len(moves) != n {
+				t.Fatalf("%d moves, want %d", len(moves), n)
+			}
+		})
+	}
+	if one, two := cost(100), cost(200); two > 3*one {
+		t.Errorf("twice the sessions cost %.1f times as much", two/one)
+	}
+}

@@ -46,7 +46,7 @@ func (d *Director) Rebalance(ctx context.Context) (Rebalancing, error) {
 		if !d.elsewhere(d.view(), time.Now())(s) || !s.end(endMoved, false) { // it cannot go any more, or has ended by itself
 			continue
 		}
-		if err := d.back(s); err != nil {
+		if err := d.back(ctx, s); err != nil {
 			return r, fmt.Errorf("%w; stopped with %d moved and %d left", err, r.Moved, r.Left)
 		}
 		r.Moved++
@@ -65,12 +65,16 @@ func (d *Director) placed() ([]*session, []site.Placed) {
 	return sessions, placed
 }
 
-// back waits until the device of an ended session has another.
-func (d *Director) back(s *session) error {
+// back waits until the device of an ended session has another. A deadline of ctx does not end that, or nobody heard of one that stays away;
+// the director's stop does.
+func (d *Director) back(ctx context.Context, s *session) error {
 	const look = 5 * time.Millisecond
 	for end := time.Now().Add(backTime); time.Now().Before(end); pause(context.Background(), look) {
 		if d.table.since(s.Device).After(s.Since) {
 			return nil
+		}
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return ctx.Err()
 		}
 	}
 	return fmt.Errorf("target %s did not come back within %v", s.Device, backTime)
@@ -84,7 +88,7 @@ func (d *Director) balance(ctx context.Context) {
 			continue
 		}
 		r, err := d.Rebalance(ctx)
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			d.log.Warn("rebalancing", "error", err)
 		} else if r.Moved > 0 {
 			d.log.Info("rebalanced", "moved", r.Moved)

@@ -6,7 +6,9 @@ import (
 	"errors"
 	mrand "math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -109,7 +111,7 @@ func (w *watcher) look(ctx context.Context, now time.Time) {
 	}
 }
 
-// follow starts a pulse for each portal that has sessions, and ends those of others, unless they are silent or hang.
+// follow starts a pulse for each portal that has sessions, and ends those of others, unless they are silent or hang and a streamer still has them.
 func (w *watcher) follow(ctx context.Context, sessions []*session, silent, hung map[string]bool) {
 	wanted := make(map[string]bool)
 	for _, s := range sessions {
@@ -125,12 +127,18 @@ func (w *watcher) follow(ctx context.Context, sessions []*session, silent, hung 
 		w.all.Go(func() { w.ping(life, p, s.portal, s.target) })
 		w.all.Go(func() { w.sound(life, p, s.portal, s.target) })
 	}
+	v := w.view()
 	for portal, p := range w.pulses {
-		if !wanted[portal] && !silent[portal] && !hung[portal] {
+		ill := (silent[portal] || hung[portal]) && has(v.Streamers[p.streamer], portal)
+		if !wanted[portal] && !ill {
 			p.cancel()
 			delete(w.pulses, portal)
 		}
 	}
+}
+
+func has(s site.Streamer, portal string) bool {
+	return slices.ContainsFunc(s.Addresses, func(a netip.AddrPort) bool { return a.String() == portal })
 }
 
 // session opens a session of our own with a portal.
