@@ -118,6 +118,8 @@ type Asking struct {
 	Holder MAC
 	// Runs is the target that this device was admitted to last; empty: none that we know.
 	Runs string
+	// Moved says that it was admitted to that from another address.
+	Moved bool
 }
 
 // Admit decides whether a login that arrives at the director is allowed, and returns what Pick must look for. A device may log in
@@ -136,7 +138,11 @@ func Admit(v *View, q Asking) (Login, Reason) {
 	if t.Site != v.Site {
 		return l, OtherSite
 	}
+	others := !q.Holder.IsZero() && q.Holder != mac
 	if q.Runs == q.Target {
+		if q.Moved && others { // the one that runs is where it was
+			return l, NotItsAddress
+		}
 		return l, Picked
 	}
 	d, ok := v.Devices[mac]
@@ -150,7 +156,7 @@ func Admit(v *View, q Asking) (Login, Reason) {
 	switch {
 	case own != t.VDisk:
 		return l, NotItsVDisk
-	case !q.Holder.IsZero() && q.Holder != mac:
+	case others:
 		return l, NotItsAddress
 	}
 	return l, Picked

@@ -259,6 +259,8 @@ func TestAdmit(t *testing.T) {
 		{"from its own address", Asking{Initiator: self, Target: iqn, Holder: t1}, Picked},
 		{"from another device's address", Asking{Initiator: self, Target: iqn, Holder: stranger}, NotItsAddress},
 		{"from an address that another got while it runs", Asking{Initiator: self, Target: iqn, Holder: stranger, Runs: iqn}, Picked},
+		{"from another device's address while it runs elsewhere", Asking{Initiator: self, Target: iqn, Holder: stranger, Runs: iqn, Moved: true}, NotItsAddress},
+		{"from a new address while it runs", Asking{Initiator: self, Target: iqn, Holder: t1, Runs: iqn, Moved: true}, Picked},
 		{"somebody else's initiator", Asking{Initiator: "iqn.1993-08.org.debian:01:abc", Target: iqn}, MalformedInitiator},
 		{"no target name", Asking{Initiator: self}, MalformedTarget},
 	}

@@ -637,3 +637,28 @@ func TestLoginFromAnotherDevicesAddress(t *testing.T) {
 	owner = t1
 	f.mustLogin(t1)
 }
+
+// TestNobodyTakesARunningDevicesSession: that a device runs its target admits it, not another device that names it.
+func TestNobodyTakesARunningDevicesSession(t *testing.T) {
+	f := newFleet(t, streamer.DirectorConfig{Who: func(from netip.Addr) site.MAC {
+		if from == netip.MustParseAddr("127.0.0.2") {
+			return site.MAC{2}
+		}
+		return site.MAC{}
+	}})
+	f.add("s1")
+	s, _ := f.mustLogin(t1)
+	cfg := f.config(t1)
+	cfg.Dial = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).DialContext
+	other, err := iscsi.Dial(t.Context(), f.address, cfg)
+	if err == nil {
+		other.Close()
+	}
+	var refused *iscsi.LoginError
+	if !errors.As(err, &refused) || refused.Status != iscsi.StatusAuthorization {
+		t.Errorf("another device at its own address is answered %v", err)
+	}
+	if _, err := s.ReadBlocks(t.Context(), 0, 1); err != nil {
+		t.Errorf("the session that runs: %v", err)
+	}
+}

@@ -329,7 +329,8 @@ func (d *Director) admit(v *site.View, c *caller) (site.Login, site.Reason) {
 	case d.cfg.Who != nil:
 		q.Holder = d.cfg.Who(from)
 	}
-	q.Runs = d.table.running(c.device)
+	runs, at := d.table.running(c.device)
+	q.Runs, q.Moved = runs, at.IsValid() && at != remote(c.conn)
 	l, reason := site.Admit(v, q)
 	l.From = remote(c.conn)
 	return l, reason
@@ -399,7 +400,7 @@ func (d *Director) forward(ctx context.Context, s *session) {
 		d.pool.leave(s.Streamer)
 	}
 	before, failover := d.table.add(s)
-	d.cfg.Tell(encodeRuns([]run{{s.Device, s.target, s.Streamer, s.Since, s.Failovers}}))
+	d.cfg.Tell(encodeRuns([]run{{s.Device, s.target, s.Streamer, s.Since, s.Failovers, s.login.From}}))
 	d.counts.login(site.Picked)
 	what, detail := "login", fmt.Sprintf("%s version %d from %s", s.VDisk, s.Version, s.Streamer)
 	if failover {

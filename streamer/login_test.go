@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,4 +57,43 @@ func TestStopEndsWhatIsUnderWay(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestPortalThatIsGoneIsPingedNoMore: one that is silent is pinged until it answers, unless no streamer has it any more.
+func TestPortalThatIsGoneIsPingedNoMore(t *testing.T) {
+	const portal = "127.0.0.1:3260"
+	v := site.Empty("berlin", "embedded")
+	d, err := NewDirector(DirectorConfig{}, func() *site.View { return v }, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	life, cancel := context.WithCancel(t.Context())
+	w := &watcher{Director: d, pulses: map[string]*pulse{portal: {streamer: "s1", cancel: cancel}}}
+	silent := map[string]bool{portal: true}
+	v.Streamers["s1"] = site.Streamer{Name: "s1", Addresses: []netip.AddrPort{netip.MustParseAddrPort(portal)}}
+	w.follow(t.Context(), nil, silent, nil)
+	if life.Err() != nil || len(w.pulses) != 1 {
+		t.Error("a silent portal is given up")
+	}
+	delete(v.Streamers, "s1")
+	w.follow(t.Context(), nil, silent, nil)
+	if life.Err() == nil || len(w.pulses) != 0 {
+		t.Error("a portal that is gone is pinged for ever")
+	}
+}
+
+// TestStopWaitsForNoTargetThatWasMoved: a target that has not come back yet does not hold up the end.
+func TestStopWaitsForNoTargetThatWasMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, err := NewDirector(DirectorConfig{}, func() *site.View { return nil }, nil, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		start := time.Now()
+		if err := d.back(ctx, new(session)); err == nil || time.Since(start) > lastWords {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"everboot/site"
@@ -17,6 +18,8 @@ type run struct {
 	Streamer  string    `json:"streamer"`
 	Since     time.Time `json:"since"`
 	Failovers int       `json:"failovers,omitempty"`
+	// From is where it logged in from; not valid: not known.
+	From netip.Addr `json:"from,omitzero"`
 }
 
 const (
@@ -94,12 +97,13 @@ func (t *table) runs() []run {
 	return list
 }
 
-// running returns the target that a device was admitted to last, or "".
-func (t *table) running(m site.MAC) string {
+// running returns the target that a device was admitted to last, or "", and from where.
+func (t *table) running(m site.MAC) (target string, from netip.Addr) {
 	h := t.shard(m)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.devices[m].Target
+	r := h.devices[m]
+	return r.Target, r.From
 }
 
 // since returns when a device's last session began.

@@ -165,7 +165,7 @@ func (t *table) add(s *session) (before record, failover bool) {
 		s.Failovers = before.Failovers
 	}
 	h.devices[s.Device] = record{run: run{
-		MAC: s.Device, Target: s.target, Streamer: s.Streamer, Since: s.Since, Failovers: s.Failovers,
+		MAC: s.Device, Target: s.target, Streamer: s.Streamer, Since: s.Since, Failovers: s.Failovers, From: s.login.From,
 	}}
 	h.sessions[s] = struct{}{}
 	return before, failover
