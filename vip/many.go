@@ -67,7 +67,7 @@ func (o *opener) open(cfg Config, log *slog.Logger) (*Router, error) {
 	}
 	r := newRouter(cfg, e, log)
 	if o.watches[cfg.Interface] == nil {
-		if o.watches[cfg.Interface], err = openWatch(link); err != nil {
+		if o.watches[cfg.Interface], err = openWatch(link, log); err != nil {
 			return nil, errors.Join(err, r.Close())
 		}
 	}
