@@ -14,6 +14,8 @@ import (
 )
 
 const (
+	// maxProbes is how many probes are let in beyond all limits: who forges their sender gets no more either.
+	maxProbes = 64
 	// openers open files, so that a slow disk does not keep a warm file from being sent.
 	openers = 4
 	// openQueue is how many requests may wait for them; whoever comes then asks again.
@@ -262,7 +264,7 @@ func (o *owner) request(a *arrival) {
 func (o *owner) accept(t *transfer) {
 	t.probe = o.s.probes(&t.ends)
 	// Probes are let in: a node that is busy would be taken for a sick one, give its address away, and all transfers with it.
-	if who, ok := o.table.victim(t.ends.remote); !ok && !t.probe {
+	if who, ok := o.table.victim(t.ends.remote); !ok && (!t.probe || o.table.probes >= maxProbes) {
 		o.deny(t, Refused, wire.CodeOther, "too many transfers, try again")
 		return
 	} else if who != nil {

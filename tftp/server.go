@@ -167,10 +167,13 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.cfg.Keep != nil {
 		s.cfg.Keep(socket.conn)
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	o := newOwner(s, socket)
 	helpers := o.start(ctx)
 	close(s.ready)
 	err = o.run(ctx)
+	stop() // it may have ended by itself
 	helpers.Wait()
 	for _, call := range s.inbox.take() { // they give back what was opened meanwhile
 		call(o)

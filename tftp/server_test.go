@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -465,6 +466,58 @@ func TestManyOfOneClient(t *testing.T) {
 		if got := w.receive(soon); len(got) != 516 {
 			t.Errorf("127.0.0.%d: %.40q", n, got)
 		}
+	}
+}
+
+// TestForgedProbes: who sends as if it were an appliance passes the limits only so far.
+func TestForgedProbes(t *testing.T) {
+	s := serve(t, tftp.Config{PerClient: 1})
+	s.write("file", 9000)
+	for n := range 65 {
+		w := s.dial(1)
+		w.send(1, "file", "octet")
+		got := w.receive(soon)
+		if let := len(got) == 516; let != (n < 64) {
+			t.Fatalf("request %d: %.40q", n, got)
+		}
+		w.ack(1)
+		w.receive(soon)
+	}
+	s.eventually("one is refused", func(c tftp.Stats) bool { return c.Active == 64 && c.Dropped["refused"] == 1 })
+}
+
+// TestPollFails: a server that cannot go on says so.
+func TestPollFails(t *testing.T) {
+	free, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free.Close()
+	s := prepare(t, free.LocalAddr().(*net.UDPAddr), tftp.Config{})
+	done := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { done <- s.Run(ctx) }()
+	<-s.Ready()
+	w := s.dial(2)
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	few := limit
+	few.Cur = 1 // poll takes no more descriptors than that, and has two
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	w.send(1, "none", "octet") // wakes it
+	select {
+	case err := <-done:
+		if !errors.Is(err, syscall.EINVAL) {
+			t.Error(err)
+		}
+	case <-time.After(soon):
+		t.Error("Run waits though nobody serves")
 	}
 }
 

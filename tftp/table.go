@@ -42,6 +42,7 @@ type table struct {
 	max, perClient int
 	byEnds         map[endpoints]*transfer
 	clients        map[[16]byte]int
+	probes         int // how many are of appliances
 	heap           []*transfer
 	oldest, newest *transfer // strangers
 }
@@ -70,6 +71,9 @@ func (t *table) victim(client [16]byte) (who *transfer, ok bool) {
 func (t *table) add(tr *transfer) {
 	t.byEnds[tr.ends] = tr
 	t.clients[tr.ends.remote]++
+	if tr.probe {
+		t.probes++
+	}
 	tr.heap = -1
 	tr.stranger, tr.older = true, t.newest
 	if t.newest != nil {
@@ -103,6 +107,9 @@ func (t *table) remove(tr *transfer) {
 	t.met(tr)
 	t.unschedule(tr)
 	delete(t.byEnds, tr.ends)
+	if tr.probe {
+		t.probes--
+	}
 	if n := t.clients[tr.ends.remote]; n > 1 {
 		t.clients[tr.ends.remote] = n - 1
 	} else {
