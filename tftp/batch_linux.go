@@ -238,7 +238,8 @@ func (s *sender) data(to *socket, r *route, content []byte, block int, first uin
 func (s *sender) flush() {
 	waited := false
 	for done := 0; done < s.count; {
-		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.socket.fd), uintptr(unsafe.Pointer(&s.messages[done])), uintptr(s.count-done), unix.MSG_DONTWAIT, 0, 0)
+		// Not RawSyscall6: a page of the file that memory has lost makes this wait for the disk, and the whole process with it.
+		n, _, errno := syscall.Syscall6(unix.SYS_SENDMMSG, uintptr(s.socket.fd), uintptr(unsafe.Pointer(&s.messages[done])), uintptr(s.count-done), unix.MSG_DONTWAIT, 0, 0)
 		switch {
 		case errno == 0:
 			done += int(n)
