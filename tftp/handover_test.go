@@ -33,7 +33,7 @@ func newPair(t *testing.T) *pair {
 	address, p := free.LocalAddr().(*net.UDPAddr), new(pair)
 	p.b = prepare(t, address, tftp.Config{Tell: func([]byte) {}})
 	p.a = prepare(t, address, tftp.Config{Tell: func(m []byte) {
-		p.b.PeerChanged("a", m)
+		p.peer().PeerChanged("a", m)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.told++
@@ -41,6 +41,13 @@ func newPair(t *testing.T) *pair {
 	p.a.start()
 	p.a.Own(floating)
 	return p
+}
+
+// peer returns who hears what a tells.
+func (p *pair) peer() *served {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.b
 }
 
 // await waits until a has told so many messages.
@@ -180,7 +187,10 @@ func TestWhole(t *testing.T) {
 	got := w.block(1)
 	p.a.eventually("one", func(s tftp.Stats) bool { return s.Active == 1 })
 	whole := p.a.PeerWhole()
-	p.b = prepare(t, p.a.address, tftp.Config{Tell: func([]byte) {}})
+	b := prepare(t, p.a.address, tftp.Config{Tell: func([]byte) {}})
+	p.mu.Lock()
+	p.b = b
+	p.mu.Unlock()
 	p.b.write("file", len(want))
 	p.b.PeerMerge("a", whole)
 	p.b.PeerChanged("a", []byte("rubbish"))
