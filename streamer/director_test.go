@@ -342,7 +342,9 @@ func TestOtherDigestIsNeverPicked(t *testing.T) {
 }
 
 func TestManyLoginsAtOnceSpreadEvenly(t *testing.T) {
-	f := newFleet(t, streamer.DirectorConfig{DialTimeout: 10 * time.Second}) // on a busy machine no streamer shall seem dead
+	// On a busy machine no streamer shall seem dead.
+	patient := func(_ context.Context, network, address string) (net.Conn, error) { return net.Dial(network, address) }
+	f := newFleet(t, streamer.DirectorConfig{DialTimeout: 10 * time.Second, Dial: patient})
 	targets := make(map[string]*iscsitest.Target)
 	for i := range 4 {
 		name := fmt.Sprintf("s%d", i)
