@@ -73,6 +73,7 @@ func TestLabAFrozenWorkerLosesTheAddress(t *testing.T) {
 	worker := s.start(s.a, "worker", config(100))
 	s.expect(worker, "state active")
 	s.expect(s.start(s.b, "worker", config(90)), "state backup")
+	time.Sleep(3 * interval) // until b has heard a: who never heard anybody does not claim while the frozen host's kernel answers ARP
 	if err := worker.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
