@@ -30,6 +30,7 @@ type Guard struct {
 	Worker  []string     // program and arguments of the worker; it gets a Lifeline as file 3
 	Release func() error // takes the VIPs away and tells the other routers
 	Keep    *keep.Holder // gives the worker a socket as file 4, and drops what it kept when its addresses are released
+	Counter *os.File     // what the worker counts its advertisements in, its file 5
 	// Patience is for how long a worker may give no sign on its lifeline, once it has begun to, before its addresses are released. 0: for ever.
 	Patience time.Duration
 	Log      *slog.Logger
@@ -86,7 +87,7 @@ func (g *Guard) once(ctx context.Context) (ready bool, err error) {
 	}
 	cmd := exec.Command(g.Worker[0], g.Worker[1:]...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{w, kept}
+	cmd.ExtraFiles = []*os.File{w, kept, g.Counter}
 	// A worker whose guard was killed stops as if it had been told to. Its own process group keeps a terminal's Ctrl-C from reaching it twice.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
 	err = cmd.Start()

@@ -28,9 +28,18 @@ func RunGuard(ctx context.Context, cfg *Config, argv []string, log *slog.Logger)
 	if err := errors.Join(cfg.checkHost()...); err != nil {
 		return err
 	}
-	g := &Guard{Worker: argv, Release: func() error { return nil }, Keep: keep.NewHolder(log), Log: log}
+	counter, err := cfg.openCounter(log)
+	if err != nil {
+		return err
+	}
+	defer func() { // nobody advertises any more
+		if err := counter.Close(); err != nil {
+			log.Warn("closing the count of advertisements", "error", err)
+		}
+	}()
+	g := &Guard{Counter: counter.Memory(), Worker: argv, Release: func() error { return nil }, Keep: keep.NewHolder(log), Log: log}
 	if len(cfg.VIP.Addresses) > 0 {
-		configs, err := cfg.keyedVIPs()
+		configs, err := cfg.keyedVIPs(counter)
 		if err != nil {
 			return err
 		}
@@ -49,7 +58,13 @@ func FlushVIP(cfg *Config, log *slog.Logger) error {
 	if len(cfg.VIP.Addresses) == 0 {
 		return nil
 	}
-	configs, err := cfg.keyedVIPs()
+	counter, err := cfg.openCounter(log)
+	if err != nil {
+		log.Warn("the clock alone counts the advertisements", "error", err) // the addresses must go all the same
+	} else {
+		defer counter.Close()
+	}
+	configs, err := cfg.keyedVIPs(counter)
 	if err != nil {
 		return err
 	}

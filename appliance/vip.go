@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -72,7 +75,7 @@ func (c *Config) checkVIP() error {
 			return fmt.Errorf("vip.addresses: %s: targets boot over IPv4; put IPv6 addresses into a [[vip.group]]", p)
 		}
 	}
-	if c.Peers.Key.IsZero() && slices.ContainsFunc(c.VIP.all(), func(g VIPGroup) bool { return g.Authenticate }) {
+	if c.Peers.Key.IsZero() && v.authenticates() {
 		return fmt.Errorf("vip.authenticate needs peers.key, such as key = \"file:/etc/everboot/peer.key\", the same on all appliances")
 	}
 	configs := c.vipConfigs()
@@ -98,8 +101,24 @@ func (v VIPConfig) floating() []netip.Addr {
 	return list
 }
 
-// keyedVIPs returns all virtual routers with the keys of those that authenticate.
-func (c *Config) keyedVIPs() ([]vip.Config, error) {
+// openCounter opens what numbers the advertisements of this node. Only those that are authenticated have a number, and need a file.
+func (c *Config) openCounter(log *slog.Logger) (*vip.Counter, error) {
+	if !c.VIP.authenticates() {
+		return vip.OpenCounter("", log)
+	}
+	if err := os.MkdirAll(c.State, 0o700); err != nil {
+		return nil, fmt.Errorf("making the state folder: %w", err)
+	}
+	return vip.OpenCounter(filepath.Join(c.State, "vrrp.counter"), log)
+}
+
+// authenticates reports whether any virtual router does.
+func (v VIPConfig) authenticates() bool {
+	return slices.ContainsFunc(v.all(), func(g VIPGroup) bool { return g.Authenticate })
+}
+
+// keyedVIPs returns all virtual routers with the keys of those that authenticate, and what numbers their advertisements.
+func (c *Config) keyedVIPs(counter *vip.Counter) ([]vip.Config, error) {
 	configs := c.vipConfigs()
 	for i, g := range c.VIP.all()[:len(configs)] {
 		if !g.Authenticate {
@@ -109,7 +128,7 @@ func (c *Config) keyedVIPs() ([]vip.Config, error) {
 		if err != nil {
 			return nil, err
 		}
-		configs[i].Key = []byte(key)
+		configs[i].Key, configs[i].Counter = []byte(key), counter
 	}
 	return configs, nil
 }
@@ -136,14 +155,25 @@ func (c *Config) vipConfigs() []vip.Config {
 }
 
 func (w *worker) openVIP() error {
-	configs, err := w.cfg.keyedVIPs()
+	var counter *vip.Counter
+	if w.opts.Counter != nil {
+		var err error
+		if counter, err = vip.InheritCounter(w.opts.Counter); err != nil {
+			return err
+		}
+	}
+	configs, err := w.cfg.keyedVIPs(counter)
 	if err != nil || len(configs) == 0 {
 		return err
+	}
+	if w.cfg.VIP.authenticates() {
+		w.heard = vip.OpenHeard(filepath.Join(w.cfg.State, "vrrp.heard"), w.log.With("room", "vip"))
 	}
 	pulse := vip.NewPulse(len(configs), w.opts.Beat)
 	for i := range configs {
 		configs[i].Beat = pulse.Of(i)
 		configs[i].Connections = w.connections.Lost
+		configs[i].Heard = w.heard
 	}
 	routers, err := vip.NewAll(configs, w.log.With("room", "vip"))
 	if err != nil {
@@ -193,13 +223,29 @@ func (w *worker) runVIP(ctx, all context.Context) error {
 			w.ownsVIP(t.To == vrrp.Active)
 		}
 	}()
+	stopSaving := w.saveHeard()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, r := range w.vips {
 		group.Go(func() error { return r.Run(ctx) })
 	}
 	err := group.Wait()
+	stopSaving()
 	<-followed
 	return err
+}
+
+// saveHeard saves what the routers hear until it is told to stop, which it does when they have.
+func (w *worker) saveHeard() (stop func()) {
+	if w.heard == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	saved := make(chan struct{})
+	go func() {
+		defer close(saved)
+		w.heard.Run(ctx)
+	}()
+	return func() { cancel(); <-saved }
 }
 
 func (w *worker) closeVIP() error {

@@ -34,6 +34,8 @@ type WorkerOptions struct {
 	Beat    func() // called several times in vip.Patience while the router of the floating address is at work
 	// Keeper lets sockets outlive the worker. Nil: they end with it.
 	Keeper *keep.Keeper
+	// Counter is what numbers advertisements together with the guard (vip.Counter). Nil: the clock alone does.
+	Counter *os.File
 }
 
 // registry is where the site is written down.
@@ -71,6 +73,7 @@ type worker struct {
 
 	vip      *vip.Router   // of [vip]: its address is the one that targets boot from
 	vips     []*vip.Router // all
+	heard    *vip.Heard    // what the routers were told by others, on disk; nil: they do not authenticate
 	dhcp     *dhcp.Server
 	proxy    *dhcp.Proxy
 	files    *tftp.Files

@@ -59,6 +59,10 @@ type Config struct {
 	// Key authenticates advertisements between nodes of ours (vrrp.Auth); all have the same. With a foreign router in the group
 	// there must be none. Empty: no authentication.
 	Key []byte `json:",omitempty"`
+	// Counter numbers the advertisements that are sealed with Key; all processes of a node share one. nil: the clock alone counts.
+	Counter *Counter `json:"-"`
+	// Heard keeps over restarts what was heard under Key. nil: a restart forgets it.
+	Heard *Heard `json:"-"`
 	// Patience is for how long the router may be silent towards its guard before that takes the addresses away. A router that
 	// finds that it did not run for nearly as long lets go by itself. The same for all routers of a process; 0: Patience of
 	// this configuration.

@@ -215,14 +215,6 @@ func (r *Router) arrived(a arrival) {
 	r.step(vrrp.Received{From: a.packet.Source, Advertisement: adv})
 }
 
-// unseal opens a packet for this virtual router. Those of others do not count: each has a counter of its own, and a socket hears them all.
-func (r *Router) unseal(p vrrp.Packet) (vrrp.Packet, vrrp.Reason) {
-	if len(p.Payload) > 1 && p.Payload[1] != r.vrrp.VRID {
-		return vrrp.Packet{}, vrrp.OtherVRID
-	}
-	return r.edge.auth.Open(p)
-}
-
 func (r *Router) oddities(a vrrp.Advertisement) []Oddity {
 	var odd []Oddity
 	ours, theirs := slices.Clone(r.vrrp.Addresses), slices.Clone(a.Addresses)
@@ -309,7 +301,7 @@ func send(e edge, cfg Config, a vrrp.Advertisement) error {
 	for _, to := range cfg.destinations() {
 		message, err := a.Marshal(e.primary, to)
 		if err == nil && e.auth != nil {
-			message = e.auth.Seal(time.Now(), e.primary, to, message)
+			message = e.auth.Seal(e.counter.Next(time.Now()), e.primary, to, message)
 		}
 		if err == nil {
 			err = e.Send(message, e.primary, to)

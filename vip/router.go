@@ -42,6 +42,7 @@ type edge struct {
 	probes  prober // nil: nobody is asked before a claim
 	primary netip.Addr
 	auth    *vrrp.Auth // nil: none
+	counter *Counter   // of auth
 	close   func() error
 }
 
@@ -75,6 +76,8 @@ type Router struct {
 	told     map[Oddity]bool // oddities in the log since the last transition
 	mute     bool            // the last advertisement could not be sent
 	asked    []chan error    // who waits for a release
+	// heardName is what it is called in Config.Heard.
+	heardName string
 
 	cameRound time.Time // when the loop last did
 	beatAt    time.Time // of the last beat
@@ -96,6 +99,7 @@ func newRouter(cfg Config, e edge, log *slog.Logger) *Router {
 		poke: make(chan struct{}, 1), releases: make(chan chan error), touches: make(chan struct{}, 1), changes: make(chan Transition, 16), ready: make(chan struct{}), stopped: make(chan struct{}), tickles: make(chan bool, 1), holders: make(chan holder, 1),
 		arrivals: make(chan arrival, 64), told: map[Oddity]bool{},
 	}
+	r.resume()
 	r.vrrp = cfg.machine(e.primary)
 	r.machine = vrrp.New(r.vrrp)
 	r.priority.Store(int32(cfg.Priority))

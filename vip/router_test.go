@@ -444,16 +444,15 @@ func TestAnotherRoutersCounterDoesNotCount(t *testing.T) {
 	e.auth = vrrp.NewAuth([]byte("key"))
 	r := newRouter(good().withDefaults(), e, slog.New(slog.DiscardHandler))
 	peer := netip.MustParseAddr("198.18.0.2")
-	now := time.Now()
 	for _, sent := range []struct {
-		vrid uint8
-		at   time.Time
-	}{{52, now.Add(time.Hour)}, {51, now}} { // its clock was set back in between
+		vrid    uint8
+		counter uint64
+	}{{52, 2}, {51, 1}} {
 		message, err := vrrp.Advertisement{VRID: sent.vrid, Priority: 100, Interval: time.Second, Addresses: good().addrs()}.Marshal(peer, vrrp.Group4())
 		if err != nil {
 			t.Fatal(err)
 		}
-		message = vrrp.NewAuth([]byte("key")).Seal(sent.at, peer, vrrp.Group4(), message)
+		message = vrrp.NewAuth([]byte("key")).Seal(sent.counter, peer, vrrp.Group4(), message)
 		r.arrived(arrival{packet: vrrp.Packet{Source: peer, Destination: vrrp.Group4(), TTL: vrrp.TTL, Payload: message}})
 	}
 	if s := r.Status(); s.Accepted != 1 || s.Dropped[vrrp.OtherVRID] != 1 {

@@ -30,7 +30,10 @@ func open(cfg Config, w sharedWire) (edge, error) {
 	opened := []func() error{w.Close}
 	e := edge{wire: w}
 	if len(cfg.Key) > 0 {
-		e.auth = vrrp.NewAuth(cfg.Key)
+		e.auth, e.counter = vrrp.NewAuth(cfg.Key), cfg.Counter
+		if e.counter == nil {
+			e.counter = newCounter()
+		}
 	}
 	e.close = func() error {
 		var errs []error

@@ -15,9 +15,10 @@ import (
 const (
 	defaultApplianceConfig = "/etc/everboot/appliance.toml"
 	defaultStreamerConfig  = "/etc/everboot/streamer.toml"
-	// lifelineFile and keepFile are the numbers of the pipe and the socket that a worker inherits from its guard.
+	// The numbers of what a worker inherits from its guard: a pipe, a socket, a piece of memory.
 	lifelineFile = 3
 	keepFile     = 4
+	counterFile  = 5
 )
 
 func applianceCommand() *cobra.Command {
@@ -48,6 +49,7 @@ configuration says. The process is a guard; its one child, the worker, does the 
 				return appliance.RunWorker(c.Context(), cfg, appliance.WorkerOptions{
 					Version: version, Log: newLog().With("node", cfg.Node),
 					Ready: guard.Say, Beat: guard.Say, Keeper: keeper,
+					Counter: os.NewFile(counterFile, "vrrp-counter"),
 				})
 			}
 			self, err := os.Executable()

@@ -2,22 +2,23 @@ package vrrp
 
 import (
 	"bytes"
+	"net/netip"
 	"testing"
 	"time"
 )
 
-func sealed(t *testing.T, a *Auth, at time.Time) Packet {
+func sealed(t *testing.T, a *Auth, counter uint64) Packet {
 	t.Helper()
 	b, err := Advertisement{VRID: 51, Priority: 100, Interval: time.Second, Addresses: v4}.Marshal(a2, Group4())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Packet{Source: a2, Destination: Group4(), TTL: TTL, Payload: a.Seal(at, a2, Group4(), b)}
+	return Packet{Source: a2, Destination: Group4(), TTL: TTL, Payload: a.Seal(counter, a2, Group4(), b)}
 }
 
 func TestWhoKnowsTheKeyIsHeardOnce(t *testing.T) {
 	ours, peer := NewAuth([]byte("key")), NewAuth([]byte("key"))
-	p := sealed(t, peer, epoch.Add(time.Hour))
+	p := sealed(t, peer, 7)
 	got, reason := ours.Open(p)
 	if reason != Accepted {
 		t.Fatalf("refused: %q", reason)
@@ -28,25 +29,57 @@ func TestWhoKnowsTheKeyIsHeardOnce(t *testing.T) {
 	if _, reason := ours.Open(p); reason != Replayed {
 		t.Errorf("the same again: %q", reason)
 	}
-	if _, reason := ours.Open(sealed(t, peer, epoch)); reason != Accepted { // a clock that was set back
-		t.Errorf("the next one: %q", reason)
-	}
-	guard := NewAuth([]byte("key")) // another process on the same node, later
-	if _, reason := ours.Open(sealed(t, guard, epoch.Add(time.Hour+time.Second))); reason != Accepted {
+	guard := NewAuth([]byte("key")) // another process on the same node
+	if _, reason := ours.Open(sealed(t, guard, 9)); reason != Accepted {
 		t.Errorf("the guard's: %q", reason)
 	}
-	if _, reason := ours.Open(sealed(t, NewAuth([]byte("key")), epoch.Add(time.Minute))); reason != Replayed {
+	if _, reason := ours.Open(sealed(t, peer, 8)); reason != Replayed {
 		t.Errorf("one from before: %q", reason)
+	}
+}
+
+// TestAReceiverThatStartsAnewTakesNoReplay: what was recorded before its restart would hold it down, or make it resign.
+func TestAReceiverThatStartsAnewTakesNoReplay(t *testing.T) {
+	ours, peer := NewAuth([]byte("key")), NewAuth([]byte("key"))
+	recorded := sealed(t, peer, 7)
+	if _, reason := ours.Open(recorded); reason != Accepted {
+		t.Fatalf("refused: %q", reason)
+	}
+	again := NewAuth([]byte("key"))
+	again.Resume(ours.Heard(nil))
+	if _, reason := again.Open(recorded); reason != Replayed {
+		t.Errorf("what was recorded: %q", reason)
+	}
+	if _, reason := again.Open(sealed(t, peer, 8)); reason != Accepted {
+		t.Errorf("what is new: %q", reason)
+	}
+}
+
+func TestSendersAreRememberedInBounds(t *testing.T) {
+	a := NewAuth([]byte("key"))
+	heard := map[netip.Addr]uint64{}
+	for i := range 3 * MaxSenders {
+		heard[netip.AddrFrom4([4]byte{198, 18, 1, byte(i)})] = uint64(i)
+	}
+	a.Resume(heard)
+	got := a.Heard(map[netip.Addr]uint64{a2: 1})
+	if len(got) != MaxSenders {
+		t.Errorf("%d senders are remembered", len(got))
+	}
+	for sender, counter := range got {
+		if counter < 2*MaxSenders {
+			t.Errorf("%s, which was heard long ago, is remembered", sender)
+		}
 	}
 }
 
 func TestWhoDoesNotKnowTheKeyIsNotHeard(t *testing.T) {
 	ours := NewAuth([]byte("key"))
-	p := sealed(t, NewAuth([]byte("kez")), epoch.Add(time.Hour))
+	p := sealed(t, NewAuth([]byte("kez")), 7)
 	if _, reason := ours.Open(p); reason != BadAuth {
 		t.Errorf("another key: %q", reason)
 	}
-	p = sealed(t, NewAuth([]byte("key")), epoch.Add(time.Hour))
+	p = sealed(t, NewAuth([]byte("key")), 7)
 	for i := range p.Payload {
 		changed := p
 		changed.Payload = bytes.Clone(p.Payload)
@@ -64,7 +97,7 @@ func TestWhoDoesNotKnowTheKeyIsNotHeard(t *testing.T) {
 	if _, reason := ours.Open(p); reason != BadAuth {
 		t.Errorf("without a trailer: %q", reason)
 	}
-	if _, reason := Parse(sealed(t, ours, epoch)); reason != BadLength {
+	if _, reason := Parse(sealed(t, ours, 7)); reason != BadLength {
 		t.Errorf("to a router without the key: %q", reason)
 	}
 }
