@@ -52,7 +52,7 @@ func forbidden(pkg, room, dep, other string) string {
 		return "a room does not know who joins it"
 	case pkg == "site" && other != "site":
 		return "site is the vocabulary and does no I/O"
-	case room == "site" && other != "site" && dep != "internal/iscsi":
+	case room == "site" && other != "site" && dep != "internal/iscsi" && dep != "internal/durable":
 		return "a registry knows the vocabulary only"
 	case strings.HasPrefix(dep, "internal/lab") && !strings.HasPrefix(pkg, "internal/lab"):
 		return "the lab is for tests, the demo and the benchmarks"

@@ -13,8 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/renameio/v2"
-
+	"everboot/internal/durable"
 	"everboot/site"
 )
 
@@ -216,5 +215,5 @@ func saveView(path string, v *site.View) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(path, text, 0o600)
+	return durable.WriteFile(path, text, 0o600)
 }

@@ -9,7 +9,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/google/renameio/v2"
+	"everboot/internal/durable"
 )
 
 // runningFile keeps on disk what devices run, so that an appliance that starts anew still admits one that was given another vDisk meanwhile.
@@ -54,7 +54,7 @@ func (r *runningFile) Run(ctx context.Context) error {
 			return r.last()
 		case <-r.dirty:
 		}
-		if err := renameio.WriteFile(r.path, r.whole(), 0o600); err != nil {
+		if err := durable.WriteFile(r.path, r.whole(), 0o600); err != nil {
 			r.log.Error("what devices run cannot be saved; after a restart one that was given another vDisk meanwhile would be refused", "error", err)
 			r.changed() // it is still behind
 		}
@@ -68,7 +68,7 @@ func (r *runningFile) Run(ctx context.Context) error {
 func (r *runningFile) last() error {
 	select {
 	case <-r.dirty:
-		return renameio.WriteFile(r.path, r.whole(), 0o600)
+		return durable.WriteFile(r.path, r.whole(), 0o600)
 	default:
 		return nil
 	}

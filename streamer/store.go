@@ -20,8 +20,8 @@ import (
 	"time"
 
 	"github.com/folbricht/desync"
-	"github.com/google/renameio/v2"
 
+	"everboot/internal/durable"
 	"everboot/site"
 )
 
@@ -169,7 +169,7 @@ func (s *Store) Digest(ctx context.Context, d Disk) (site.Digest, error) {
 		return "", err
 	}
 	path := filepath.Join(filepath.Dir(d.Path), manifestName)
-	if err := renameio.WriteFile(path, append(b, '\n'), 0o644); err != nil {
+	if err := durable.WriteFile(path, append(b, '\n'), 0o644); err != nil {
 		// A store that is mounted read-only works; the disk is just read again at the next start.
 		s.log.Warn("a digest cannot be kept", "path", path, "error", err)
 	}

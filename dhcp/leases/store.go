@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
+
+	"everboot/internal/durable"
 )
 
 // The file is a journal: a line that names its format, then records, each with its length and a checksum before it, then zeros up to the
@@ -62,7 +64,7 @@ func Open(path string) (*Store, []Lease, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, nil, fmt.Errorf("making the folder of the lease file: %w", err)
 	}
-	s := &Store{path: path, reopen: reopen, syncDir: syncDir}
+	s := &Store{path: path, reopen: reopen, syncDir: durable.SyncDir}
 	list, err := s.open()
 	if err == nil {
 		return s, list, nil
@@ -106,16 +108,6 @@ func (s *Store) open() ([]Lease, error) {
 }
 
 func reopen(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDWR, 0) }
-
-// syncDir makes a rename last: renameio syncs the file, but not the folder.
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
 
 // sweep takes away what a rewrite left that was killed half-way. The lock is ours: nobody else is at it.
 func (s *Store) sweep() {

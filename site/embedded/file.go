@@ -10,8 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/renameio/v2"
-
+	"everboot/internal/durable"
 	"everboot/site"
 )
 
@@ -94,23 +93,10 @@ func (f file) save(o objects) error {
 		return fmt.Errorf("saving the registry: %w", err)
 	}
 	raw = append(raw, '\n')
-	if err := renameio.WriteFile(f.path(), raw, 0o600, renameio.WithTempDir(f.dir)); err != nil {
-		return fmt.Errorf("saving the registry: %w", err)
-	}
-	if err := syncDir(f.dir); err != nil {
+	if err := durable.WriteFile(f.path(), raw, 0o600); err != nil {
 		return fmt.Errorf("saving the registry: %w", err)
 	}
 	return nil
-}
-
-// syncDir makes a rename last: renameio syncs the file, but not the folder.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // sweep takes away what a save left that was killed half-way.
