@@ -122,6 +122,10 @@ func (c *Config) checkHost() []error {
 	add(err)
 	_, err = c.Registry.Token.Read()
 	add(err)
+	if !c.VIP.Key.IsZero() {
+		_, err = c.vrrpKey()
+		add(err)
+	}
 	_, err = c.mediaKey()
 	add(err)
 	if !c.Director.CHAP.IsZero() {

@@ -3,6 +3,7 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,6 +30,8 @@ type VIPConfig struct {
 	Groups []VIPGroup `toml:"group"`
 	// Weights say how much health takes from the priority of all of them.
 	Weights VIPWeights `toml:"weights"`
+	// Key is the one of all that authenticate, in hexadecimal digits; none: one that is derived from peers.key.
+	Key Secret `toml:"key"`
 }
 
 // VIPWeights are what is taken from the priority while a service of this node does not answer at its own address: 0 to maxWeight.
@@ -75,8 +78,11 @@ func (c *Config) checkVIP() error {
 			return fmt.Errorf("vip.addresses: %s: targets boot over IPv4; put IPv6 addresses into a [[vip.group]]", p)
 		}
 	}
-	if c.Peers.Key.IsZero() && v.authenticates() {
-		return fmt.Errorf("vip.authenticate needs peers.key, such as key = \"file:/etc/everboot/peer.key\", the same on all appliances")
+	if c.Peers.Key.IsZero() && v.Key.IsZero() && v.authenticates() {
+		return fmt.Errorf("vip.authenticate needs peers.key, such as key = \"file:/etc/everboot/peer.key\", the same on all appliances; or vip.key")
+	}
+	if !v.Key.IsZero() && !v.authenticates() {
+		return fmt.Errorf("vip.key without vip.authenticate: set authenticate = true, or leave the key out")
 	}
 	configs := c.vipConfigs()
 	for _, g := range configs {
@@ -124,13 +130,31 @@ func (c *Config) keyedVIPs(counter *vip.Counter) ([]vip.Config, error) {
 		if !g.Authenticate {
 			continue
 		}
-		key, err := c.Peers.Key.Read()
+		key, err := c.vrrpKey()
 		if err != nil {
 			return nil, err
 		}
-		configs[i].Key, configs[i].Counter = []byte(key), counter
+		configs[i].Key, configs[i].Counter = key, counter
 	}
 	return configs, nil
+}
+
+// vrrpKey returns the key of advertisements that are authenticated.
+func (c *Config) vrrpKey() ([]byte, error) {
+	if c.VIP.Key.IsZero() {
+		secret, err := c.Peers.Key.Read()
+		return vrrp.DeriveKey([]byte(secret)), err
+	}
+	text, err := c.VIP.Key.Read()
+	if err != nil {
+		return nil, err
+	}
+	key, err := hex.DecodeString(text)
+	if err != nil || len(key) < vrrp.MinKey || len(key) > vrrp.MaxKey {
+		return nil, fmt.Errorf("the key in %s is not %d to %d hexadecimal digits; make it with: openssl rand -hex %d > %s",
+			c.VIP.Key.path, 2*vrrp.MinKey, 2*vrrp.MaxKey, vrrp.MinKey, c.VIP.Key.path)
+	}
+	return key, nil
 }
 
 // vipConfigs returns all virtual routers, that of [vip] first.

@@ -56,8 +56,8 @@ type Config struct {
 	// Checksum is vrrp.PseudoHeader for groups with keepalived, vrrp.MessageOnly for routers that heed RFC 9568 to the
 	// letter. Both are understood.
 	Checksum vrrp.Checksum
-	// Key authenticates advertisements between nodes of ours (vrrp.Auth); all have the same. With a foreign router in the group
-	// there must be none. Empty: no authentication.
+	// Key authenticates advertisements (vrrp.Auth): vrrp.MinKey to vrrp.MaxKey bytes, the same on all nodes. With a router in the group
+	// that knows nothing of it there must be none. Empty: no authentication.
 	Key []byte `json:",omitempty"`
 	// Counter numbers the advertisements that are sealed with Key; all processes of a node share one. nil: the clock alone counts.
 	Counter *Counter `json:"-"`
@@ -112,6 +112,9 @@ func (c Config) Validate() error {
 		add("advertisement interval %s: use %s to %s", c.AdvertInterval, vrrp.MinInterval, vrrp.MaxInterval)
 	case c.AdvertInterval%vrrp.MinInterval != 0:
 		add("advertisement interval %s: use a multiple of %s", c.AdvertInterval, vrrp.MinInterval)
+	}
+	if n := len(c.Key); n > 0 && (n < vrrp.MinKey || n > vrrp.MaxKey) {
+		add("the key has %d bytes: use %d to %d", n, vrrp.MinKey, vrrp.MaxKey)
 	}
 	if c.PreemptDelay < 0 || c.PreemptDelay > maxPreemptDelay {
 		add("preempt delay %s: use up to %s", c.PreemptDelay, maxPreemptDelay)

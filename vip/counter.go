@@ -20,8 +20,9 @@ import (
 // it must rise whatever happens: over a restart, with a clock that was set back, and from one process to the other, for the guard resigns
 // for a worker that may wake and speak again. All processes of a node share one.
 //
-// A number is the time in nanoseconds, or one more than the last where that is further on: then a node that has lost its state is still heard.
-// On disk stands a ceiling that no number has reached yet; the next start begins there.
+// A number is the time, or one more than the last where that is further on: then a node that has lost its state is still heard, and one
+// with a good clock is heard by a keepalived that looks at its own. On disk stands a ceiling that no number has reached yet; the next start
+// begins there.
 type Counter struct {
 	words *words
 	memfd *os.File // of words; nil: they are this process's alone
@@ -39,10 +40,11 @@ type words struct {
 }
 
 const (
-	// reserveAhead is how far the ceiling is above the time, in nanoseconds: after a crash the numbers are that much ahead of it.
-	reserveAhead = uint64(10 * time.Minute)
+	// reserveAhead is how far the ceiling is above the time, in seconds: after a crash the numbers are that much ahead of it, less what
+	// the next start takes. A keepalived takes what is five seconds off its clock for stale.
+	reserveAhead = 4
 	// reserveLook is how often the process that opened the counter looks whether half of that is used up.
-	reserveLook = time.Second
+	reserveLook = 500 * time.Millisecond
 	// ledgerFormat has always the same length, within one sector: a write replaces all of it or nothing.
 	ledgerFormat = "%020d\n"
 	ledgerLen    = 21
@@ -59,14 +61,19 @@ func newCounter() *Counter {
 func (c *Counter) Next(now time.Time) uint64 {
 	for {
 		last := c.words.last.Load()
-		n := max(last+1, min(nanoseconds(now), c.words.ceiling.Load()))
+		n := max(last+1, min(stamp(now), c.words.ceiling.Load()))
 		if c.words.last.CompareAndSwap(last, n) {
 			return n
 		}
 	}
 }
 
-func nanoseconds(t time.Time) uint64 { return uint64(max(t.UnixNano(), 0)) }
+// stamp is a time as a number: seconds since 1970, 16 bits of fraction, and 16 bits to count on with.
+func stamp(t time.Time) uint64 {
+	const fraction = 1 << 16
+	seconds := uint64(max(t.Unix(), 0))
+	return seconds<<32 | uint64(t.Nanosecond())*fraction/uint64(time.Second)<<16
+}
 
 // OpenCounter opens the counter of a node whose ledger is the file, which is made if there is none. The folder must be there. An empty path:
 // no ledger, the clock alone counts. So it does while another process has the ledger open.
@@ -121,7 +128,7 @@ func (c *Counter) openLedger(path string) error {
 
 // reserve puts the ceiling further on, on disk first.
 func (c *Counter) reserve(now time.Time) error {
-	ceiling := max(c.words.last.Load(), nanoseconds(now)) + reserveAhead
+	ceiling := max(c.words.last.Load(), stamp(now)) + reserveAhead<<32
 	if err := c.write(ceiling); err != nil {
 		return err
 	}
@@ -138,7 +145,7 @@ func (c *Counter) write(n uint64) error {
 
 // due reports whether half of what was reserved is used up, by numbers or by the time, which a router that is silent now goes by later.
 func (c *Counter) due(now time.Time) bool {
-	return max(c.words.last.Load(), nanoseconds(now))+reserveAhead/2 > c.words.ceiling.Load()
+	return max(c.words.last.Load(), stamp(now))+reserveAhead/2<<32 > c.words.ceiling.Load()
 }
 
 // keepAhead is the goroutine that reserves. Nobody waits for its disk.

@@ -82,7 +82,7 @@ func TestHalfOfWhatIsReservedIsRenewed(t *testing.T) {
 	c := openTestCounter(t, filepath.Join(t.TempDir(), "vrrp.counter"))
 	defer c.Close()
 	now := time.Now()
-	later := now.Add(time.Duration(reserveAhead) * 2 / 3)
+	later := now.Add(reserveAhead * time.Second * 2 / 3)
 	if c.due(now) || !c.due(later) {
 		t.Errorf("due at once: %t; late: %t", c.due(now), c.due(later))
 	}
@@ -129,11 +129,11 @@ func TestWhoHasLostItsStateGoesByTheClock(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := openTestCounter(t, path)
-		if n := c.Next(now); n != nanoseconds(now) {
+		if n := c.Next(now); n != stamp(now) {
 			t.Errorf("with %q on disk: %d", text, n)
 		}
-		other := openTestCounter(t, path) // such as "vip flush" beside an appliance: not ten minutes ahead of it
-		if n := other.Next(now.Add(time.Second)); n != nanoseconds(now.Add(time.Second)) {
+		other := openTestCounter(t, path) // such as "vip flush" beside an appliance: not seconds ahead of it
+		if n := other.Next(now.Add(time.Second)); n != stamp(now.Add(time.Second)) {
 			t.Errorf("a second process: %d", n)
 		}
 		for _, c := range []*Counter{c, other} {

@@ -165,7 +165,7 @@ func TestLabAuthentication(t *testing.T) {
 	s := newSite(t)
 	keyed := func(priority int) vip.Config {
 		cfg := config(priority)
-		cfg.Key = []byte("0123456789abcdef")
+		cfg.Key = []byte("0123456789abcdef0123456789abcdef")
 		return cfg
 	}
 	first := s.start(s.a, "worker", keyed(100))

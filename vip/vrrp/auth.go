@@ -9,15 +9,31 @@ import (
 	"net/netip"
 )
 
-// Authentication of advertisements between nodes of ours. RFC 9568 §9 has none. Behind the message stand a counter (8 bytes,
-// big-endian) and the first 16 bytes of HMAC-SHA256 over source, destination (16 bytes each), message and counter. The checksum
-// covers the message alone. A router that knows nothing of it finds the packet too long.
+// Authentication of advertisements. RFC 9568 §9 has none; this is what keepalived 2.4 calls auth_hmac. Behind the message stand
+//
+//	type 1, key 1, reserved 0 (1, 1 and 2 bytes)
+//	counter (8 bytes, big-endian): seconds since 1970 in the upper half, then 16 bits of fraction and 16 that only count
+//	the first 16 bytes of HMAC-SHA256
+//
+// over a pseudo-header (4 or 6 for the IP version, the VRRP version, the VRID, 0, and the source in 16 bytes, an IPv4 one zero-filled),
+// the message with a checksum of zero, and the trailer with an HMAC of zero. The checksum itself covers the message alone over IPv4, and
+// the trailer, too, over IPv6. A router that knows nothing of it finds the packet too long.
 const (
-	counterLen = 8
-	macLen     = 16
-	trailerLen = counterLen + macLen
-	authLabel  = "everboot VRRP authentication 1"
-	nameLabel  = "name of the key"
+	trailerType = 1 // HMAC-SHA256, cut to 128 bits
+	trailerKey  = 1 // there is one key
+	prefixLen   = 12
+	macLen      = 16
+	trailerLen  = prefixLen + macLen
+	pseudoLen   = 20
+	checksumAt  = 6 // in the message
+	derivation  = "everboot VRRP authentication 1"
+	nameLabel   = "name of the key"
+)
+
+// What a key may have, in bytes.
+const (
+	MinKey = 32
+	MaxKey = 64
 )
 
 // MaxSenders bounds whose counters an Auth remembers. All of them know the key: a group has a few, and some have changed their address.
@@ -29,11 +45,14 @@ type Auth struct {
 	last map[netip.Addr]uint64 // the counter of each sender
 }
 
-// NewAuth returns the Auth of a key that all routers of a group share. The key may serve other ends, too.
-func NewAuth(key []byte) *Auth {
-	derived := hmac.New(sha256.New, key)
-	derived.Write([]byte(authLabel))
-	return &Auth{key: derived.Sum(nil), last: map[netip.Addr]uint64{}}
+// NewAuth returns the Auth of a key that all routers of a group share.
+func NewAuth(key []byte) *Auth { return &Auth{key: key, last: map[netip.Addr]uint64{}} }
+
+// DeriveKey returns the key that a secret stands for which serves other ends, too.
+func DeriveKey(secret []byte) []byte {
+	m := hmac.New(sha256.New, secret)
+	m.Write([]byte(derivation))
+	return m.Sum(nil)
 }
 
 // Resume takes over which counters senders were heard to have come to in an earlier life.
@@ -60,31 +79,49 @@ func (a *Auth) Heard(into map[netip.Addr]uint64) map[netip.Addr]uint64 {
 	return into
 }
 
-// Seal returns the message with its trailer. The counter must be above that of everything that was sent from src before, by whatever
-// process.
+// Seal returns the message, as Marshal makes it, with its trailer. The counter must be above that of everything that was sent from src
+// before, by whatever process.
 func (a *Auth) Seal(counter uint64, src, dst netip.Addr, message []byte) []byte {
-	sealed := binary.BigEndian.AppendUint64(message, counter)
-	return append(sealed, a.mac(src, dst, sealed)...)
+	sealed := append(message, trailerType, trailerKey, 0, 0)
+	sealed = binary.BigEndian.AppendUint64(sealed, counter)
+	sealed = append(sealed, a.mac(src, sealed)...)
+	if src.Is6() {
+		setChecksum(src, dst, sealed)
+	}
+	return sealed
 }
 
 // Open returns the packet without its trailer. It refuses what was not sealed with the key, and what is no newer than what its
 // sender was heard to say: a replay.
 func (a *Auth) Open(p Packet) (Packet, Reason) {
 	n := len(p.Payload) - trailerLen
-	if n < 0 {
+	if n < headerLen {
 		return Packet{}, BadAuth
 	}
-	signed := p.Payload[:n+counterLen]
-	if !hmac.Equal(a.mac(p.Source, p.Destination, signed), p.Payload[n+counterLen:]) {
+	prefix := [4]byte(p.Payload[n:])
+	if prefix != [4]byte{trailerType, trailerKey} || !hmac.Equal(a.mac(p.Source, p.Payload[:n+prefixLen]), p.Payload[n+prefixLen:]) {
 		return Packet{}, BadAuth
 	}
-	counter := binary.BigEndian.Uint64(signed[n:])
+	if p.Source.Is6() {
+		if _, ok := verify(p); !ok {
+			return Packet{}, BadChecksum
+		}
+	}
+	counter := binary.BigEndian.Uint64(p.Payload[n+4:])
 	if counter <= a.last[p.Source] {
 		return Packet{}, Replayed
 	}
 	a.remember(p.Source, counter)
-	p.Payload = p.Payload[:n]
+	p.Payload = p.Payload[:n:n]
+	if p.Source.Is6() { // that of what is left
+		setChecksum(p.Source, p.Destination, p.Payload)
+	}
 	return p, Accepted
+}
+
+func setChecksum(src, dst netip.Addr, b []byte) {
+	binary.BigEndian.PutUint16(b[checksumAt:], 0)
+	binary.BigEndian.PutUint16(b[checksumAt:], ^Sum(Protocol, src, dst, b))
 }
 
 // remember notes a sender's counter. When there are too many it forgets the lowest: counters go by the time, so that one was heard
@@ -103,11 +140,19 @@ func (a *Auth) remember(sender netip.Addr, counter uint64) {
 	delete(a.last, oldest)
 }
 
-func (a *Auth) mac(src, dst netip.Addr, signed []byte) []byte {
+// mac returns the HMAC of a message and its trailer up to there.
+func (a *Auth) mac(src netip.Addr, signed []byte) []byte {
+	var pseudo [pseudoLen]byte
+	pseudo[0], pseudo[1], pseudo[2] = 6, signed[0]>>4, signed[1]
+	if src.Is4() {
+		pseudo[0] = 4
+	}
+	copy(pseudo[4:], src.AsSlice())
 	m := hmac.New(sha256.New, a.key)
-	from, to := src.As16(), dst.As16()
-	m.Write(from[:])
-	m.Write(to[:])
-	m.Write(signed)
+	m.Write(pseudo[:])
+	m.Write(signed[:checksumAt])
+	m.Write([]byte{0, 0})
+	m.Write(signed[checksumAt+2:])
+	m.Write(make([]byte, macLen))
 	return m.Sum(nil)[:macLen]
 }

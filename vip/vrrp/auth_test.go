@@ -2,6 +2,7 @@ package vrrp
 
 import (
 	"bytes"
+	"encoding/hex"
 	"net/netip"
 	"testing"
 	"time"
@@ -84,7 +85,16 @@ func TestWhoDoesNotKnowTheKeyIsNotHeard(t *testing.T) {
 		changed := p
 		changed.Payload = bytes.Clone(p.Payload)
 		changed.Payload[i] ^= 1
-		if _, reason := ours.Open(changed); reason != BadAuth {
+		opened, reason := ours.Open(changed)
+		if i/2 == checksumAt/2 { // not authenticated, but it must be right
+			_, reason = Parse(opened)
+			if reason != BadChecksum {
+				t.Errorf("with byte %d changed: %q", i, reason)
+			}
+			ours = NewAuth([]byte("key"))
+			continue
+		}
+		if reason != BadAuth {
 			t.Errorf("with byte %d changed: %q", i, reason)
 		}
 	}
@@ -102,9 +112,50 @@ func TestWhoDoesNotKnowTheKeyIsNotHeard(t *testing.T) {
 	}
 }
 
+// TestSealIsThatOfKeepalived has the two packets that keepalived's own test of auth_hmac knows: key 00 to 1f, VRID 51, priority 200.
+func TestSealIsThatOfKeepalived(t *testing.T) {
+	key := make([]byte, 32)
+	for i := range key {
+		key[i] = byte(i)
+	}
+	const counter = 0x6800000080000000
+	for _, c := range []struct{ src, dst, vip, image string }{
+		{"198.51.100.10", "224.0.0.18", "192.0.2.100", "3133c80100644402c0000264" + "010100006800000080000000" + "1b84bc4e8e43892dc6d98448f8ee2265"},
+		{"fe80::10", "fe80::20", "fe80::100", "3133c8010064a2e9fe800000000000000000000000000100" + "010100006800000080000000" + "c8c56146ebfd66ee10ec4d8186461b78"},
+	} {
+		src, dst := netip.MustParseAddr(c.src), netip.MustParseAddr(c.dst)
+		adv := Advertisement{VRID: 51, Priority: 200, Interval: time.Second, Addresses: []netip.Addr{netip.MustParseAddr(c.vip)}, Checksum: MessageOnly}
+		message, err := adv.Marshal(src, dst)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sealed := NewAuth(key).Seal(counter, src, dst, message)
+		if got := hex.EncodeToString(sealed); got != c.image {
+			t.Errorf("from %s:\n%s, want\n%s", c.src, got, c.image)
+		}
+		image, err := hex.DecodeString(c.image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, reason := NewAuth(key).Open(Packet{Source: src, Destination: dst, TTL: TTL, Payload: image})
+		if reason != Accepted {
+			t.Fatalf("from %s: refused: %q", c.src, reason)
+		}
+		if got, reason := Parse(p); reason != Accepted || got.Priority != 200 {
+			t.Errorf("from %s: %v, %q", c.src, got, reason)
+		}
+		if c.src == "fe80::10" {
+			image[checksumAt] ^= 1
+			if _, reason := NewAuth(key).Open(Packet{Source: src, Destination: dst, TTL: TTL, Payload: image}); reason != BadChecksum {
+				t.Errorf("with a wrong checksum: %q", reason)
+			}
+		}
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	f.Add([]byte(nil))
-	f.Add(make([]byte, trailerLen))
+	f.Add(make([]byte, trailerLen+headerLen))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if _, reason := NewAuth([]byte("key")).Open(Packet{Source: a2, Destination: a3, TTL: TTL, Payload: b}); reason != BadAuth {
 			t.Errorf("%x was accepted: %q", b, reason)
