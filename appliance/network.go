@@ -8,18 +8,21 @@ import (
 	"strings"
 )
 
-// ownAddress returns the node's own IPv4 address: the first of its interface that is no VIP.
-func ownAddress(c *Config) (netip.Addr, error) {
-	addrs, err := interfaceAddrs(c.Interface)
+// OwnAddress returns the node's own IPv4 address: the first of its interface that is no VIP.
+func (c *Config) OwnAddress() (netip.Addr, error) { return AddressOf(c.Interface, c.VIP.Addresses) }
+
+// AddressOf returns the first IPv4 address of an interface that is none of the floating ones.
+func AddressOf(name string, floating []netip.Prefix) (netip.Addr, error) {
+	addrs, err := interfaceAddrs(name)
 	if err != nil {
 		return netip.Addr{}, err
 	}
 	for _, a := range addrs {
-		if !slices.ContainsFunc(c.VIP.Addresses, func(p netip.Prefix) bool { return p.Addr() == a.Addr() }) {
+		if !slices.ContainsFunc(floating, func(p netip.Prefix) bool { return p.Addr() == a.Addr() }) {
 			return a.Addr(), nil
 		}
 	}
-	return netip.Addr{}, fmt.Errorf("interface %s has no IPv4 address of its own; give it one: ip address add ADDRESS/BITS dev %s", c.Interface, c.Interface)
+	return netip.Addr{}, fmt.Errorf("interface %s has no IPv4 address of its own; give it one: ip address add ADDRESS/BITS dev %s", name, name)
 }
 
 func interfaceAddrs(name string) ([]netip.Prefix, error) {

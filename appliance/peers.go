@@ -28,9 +28,6 @@ func (c *Config) checkPeers() error {
 			return fmt.Errorf("peers.addresses: %s is the VIP; name the other appliance's own address", a)
 		}
 	}
-	if len(c.Peers.Addresses) == 0 && !c.Peers.Key.IsZero() {
-		return fmt.Errorf("peers.key is given, but peers.addresses names no other appliance")
-	}
 	return nil
 }
 

@@ -13,7 +13,6 @@ func TestBadPeers(t *testing.T) {
 		`addresses = ["198.18.0.10"]`:                 "is the VIP",
 		`addresses = ["198.18.0.3", "198.18.0.3"]`:    "stands there twice",
 		`addresses = ["2001:db8::3"]`:                 "use the IPv4 address",
-		`key = "file:/etc/everboot/peer.key"`:         "names no other appliance",
 		"addresses = [\"198.18.0.3\"]\nkey = \"abc\"": "a secret is named by its file",
 	} {
 		path := filepath.Join(t.TempDir(), "appliance.toml")

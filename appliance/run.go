@@ -132,7 +132,7 @@ func (c *Config) checkHost() []error {
 		_, err = readCHAP(c.Director.CHAP.path)
 		add(err)
 	}
-	own, err := ownAddress(c)
+	own, err := c.OwnAddress()
 	add(err)
 	if len(c.VIP.Addresses) > 0 && own.IsValid() {
 		for _, g := range c.vipConfigs() {

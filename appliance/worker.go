@@ -106,7 +106,7 @@ func newWorker(cfg *Config, opts WorkerOptions) (*worker, error) {
 		return nil, fmt.Errorf("making the state folder: %w", err)
 	}
 	var err error
-	if w.own, err = ownAddress(cfg); err != nil {
+	if w.own, err = cfg.OwnAddress(); err != nil {
 		return nil, err
 	}
 	if w.builder, err = newBuilder(cfg, w.observed(), w.log.With("room", "site"), time.Now); err != nil {

@@ -79,7 +79,7 @@ and iSCSI logins that find a living streamer. Run "everboot appliance" on two or
 	root.AddCommand(
 		applianceCommand(), streamerCommand(&api), checkCommand(), statusCommand(&api), explainCommand(&api), leaseCommand(&api), rebalanceCommand(&api),
 		objectCommand(&api, deviceObject), objectCommand(&api, collectionObject), vdiskCommand(&api), vipCommand(&api),
-		imageCommand(&api),
+		imageCommand(&api), initCommand(), inviteCommand(), joinCommand(),
 	)
 	return root
 }

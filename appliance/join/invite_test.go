@@ -1,0 +1,126 @@
+package join
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"everboot/appliance"
+)
+
+var loopback = netip.MustParseAddr("127.0.0.1")
+
+// inviting is an appliance that waits at the loopback address.
+func inviting(t *testing.T, valid time.Duration) *Invitation {
+	t.Helper()
+	b, _ := given(t)
+	config := filepath.Join(t.TempDir(), ConfigFile)
+	if err := os.WriteFile(config, []byte("node = \"a\"\ninterface = \"eth0\"\n[peers]\naddresses = []\n[vip]\naddresses = [\"198.18.0.10/24\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := appliance.Load(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &Invitation{Expires: time.Now().Add(valid), configPath: config, config: cfg, bundle: b, joined: make(chan Joined, 1)}
+	if err := i.listen(netip.AddrPortFrom(loopback, 0), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+// waiting lets it wait, and returns what comes of that.
+func waiting(t *testing.T, i *Invitation) <-chan error {
+	ended := make(chan error, 1)
+	go func() { _, err := i.Wait(t.Context()); ended <- err }()
+	return ended
+}
+
+func question(t *testing.T, line Line, q request) (Bundle, error) {
+	t.Helper()
+	conn, err := dial(t.Context(), line)
+	if err != nil {
+		return Bundle{}, err
+	}
+	defer conn.Close()
+	return ask(t.Context(), conn, line, q)
+}
+
+// TestLineIsGoodOnce: the first who has it gets all, the second nothing, and the giver knows its peer.
+func TestLineIsGoodOnce(t *testing.T) {
+	i := inviting(t, time.Minute)
+	ended := waiting(t, i)
+	q := request{Token: i.Line.Token[:], Node: "b", Address: loopback}
+	b, err := question(t, i.Line, q)
+	if err != nil || b.Site != "berlin" || len(b.Files[peerKeyFile]) == 0 {
+		t.Fatalf("%+v, %v", b, err)
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := question(t, i.Line, q); err == nil || !strings.Contains(err.Error(), "everboot invite") {
+		t.Errorf("a second time: %v", err)
+	}
+	cfg, err := appliance.Load(i.configPath)
+	if err != nil || len(cfg.Peers.Addresses) != 1 || cfg.Peers.Addresses[0] != loopback {
+		t.Errorf("peers %v, %v", cfg.Peers.Addresses, err)
+	}
+}
+
+// TestWhoIsRefused: each gets a reason and no secret, and the line stays good for the right one.
+func TestWhoIsRefused(t *testing.T) {
+	i := inviting(t, time.Minute)
+	ended := waiting(t, i)
+	token := i.Line.Token[:]
+	for want, q := range map[string]request{
+		"is not the one that was printed": {Token: make([]byte, 16), Node: "b", Address: loopback},
+		"printed last":                    {Node: "b", Address: loopback},
+		"is the name of this appliance":   {Token: token, Node: "a", Address: loopback},
+		"no address translation":          {Token: token, Node: "b", Address: netip.MustParseAddr("198.18.0.3")},
+		"node":                            {Token: token, Node: "b/../../x", Address: loopback},
+	} {
+		b, err := question(t, i.Line, q)
+		if err == nil || !strings.Contains(err.Error(), want) || len(b.Files) > 0 {
+			t.Errorf("want %q: %v, %d files", want, err, len(b.Files))
+		}
+	}
+	if _, err := question(t, i.Line, request{Token: token, Node: "b", Address: loopback}); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStrangerIsToldNothing: the token goes only to whom the line names.
+func TestStrangerIsToldNothing(t *testing.T) {
+	i := inviting(t, time.Minute)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { _, err := i.Wait(ctx); ended <- err }()
+	line := i.Line
+	line.Fingerprint[0]++
+	if _, err := dial(t.Context(), line); err == nil || !strings.Contains(err.Error(), "was told nothing") {
+		t.Errorf("%v", err)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, ErrExpired) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestLineGrowsOld: nobody came, and nobody can come later.
+func TestLineGrowsOld(t *testing.T) {
+	i := inviting(t, 50*time.Millisecond)
+	if err := <-waiting(t, i); !errors.Is(err, ErrExpired) {
+		t.Errorf("%v", err)
+	}
+	if _, err := question(t, i.Line, request{Token: i.Line.Token[:], Node: "b", Address: loopback}); err == nil || !strings.Contains(err.Error(), "nobody waits") {
+		t.Errorf("%v", err)
+	}
+}
