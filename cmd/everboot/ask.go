@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -199,8 +200,11 @@ func printStatus(w io.Writer, s web.Status) error {
 	fmt.Fprintf(t, "site\t%s (appliance %s, everboot %s, up %s)\n", v.Site, s.Node, s.Version, s.Now.Sub(s.Started).Round(time.Second))
 	fmt.Fprintf(t, "registry\t%s\n", describeRegistry(v))
 	for _, v := range s.VIPs {
-		fmt.Fprintf(t, "vip\t%s: %s for %s (priority %d%s%s)%s\n", strings.Join(v.Addresses, " "), v.State, s.Now.Sub(v.Since).Round(time.Second),
-			v.Priority, prefixed("; ", v.Reason), prefixed("; owner ", v.Owner), prefixed(" odd: ", oddities(v.Odd)))
+		fmt.Fprintf(t, "vip\t%s: %s for %s (priority %d%s%s)\n", strings.Join(v.Addresses, " "), v.State, s.Now.Sub(v.Since).Round(time.Second),
+			v.Priority, prefixed("; ", v.Reason), prefixed("; owner ", v.Owner))
+		for _, odd := range oddities(v.Odd) {
+			fmt.Fprintf(t, "\todd: %s\n", odd)
+		}
 	}
 	for _, p := range s.Peers {
 		fmt.Fprintf(t, "peer\t%s\n", describePeer(p, s.Now))
@@ -314,11 +318,29 @@ func wanted(e web.Explanation) string {
 	return e.Assignment.Describe()
 }
 
-// oddities names what is odd about a router's neighbours, and how often.
-func oddities(odd map[string]uint64) string {
-	var list []string
+// oddWords say in words what vip counts under these names.
+var oddWords = map[string]string{
+	"second_active": "another node was active at the same time",
+	"interval":      "a node of the group has another advert_interval",
+	"addresses":     "a node of the group has other addresses under this vrid",
+	"ttl":           "an advertisement came through a router, or was made up",
+	"taken_away":    "somebody took the addresses off this node",
+	"put_on":        "somebody put the addresses on this node while another owned them",
+	"in_use":        "another host, of which no advertisement is heard, answers for an address; it was not claimed",
+}
+
+// oddities says what is odd about a router's neighbours, and how often.
+func oddities(odd map[string]uint64) []string {
+	var list, dropped []string
 	for _, name := range slices.Sorted(maps.Keys(odd)) {
-		list = append(list, fmt.Sprintf("%s %d", name, odd[name]))
+		if reason, ok := strings.CutPrefix(name, "dropped: "); ok {
+			dropped = append(dropped, fmt.Sprintf("%s (%d)", reason, odd[name]))
+			continue
+		}
+		list = append(list, fmt.Sprintf("%s (%d)", cmp.Or(oddWords[name], name), odd[name]))
 	}
-	return strings.Join(list, ", ")
+	if len(dropped) > 0 {
+		list = append(list, "advertisements dropped for their "+strings.Join(dropped, ", "))
+	}
+	return list
 }

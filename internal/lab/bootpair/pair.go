@@ -65,7 +65,7 @@ func New(l *lab.Lab, binary string, content []byte) (*Pair, error) {
 		if err := os.MkdirAll(p.path(name, "boot"), 0o755); err != nil {
 			return nil, err
 		}
-		for path, text := range map[string][]byte{p.path(name, "boot", FileName): content, p.config(name): []byte(c.String())} {
+		for path, text := range map[string][]byte{p.path(name, "boot", FileName): content, p.Config(name): []byte(c.String())} {
 			if err := os.WriteFile(path, text, 0o644); err != nil {
 				return nil, err
 			}
@@ -78,11 +78,12 @@ func (p *Pair) path(parts ...string) string {
 	return filepath.Join(append([]string{p.Lab.Dir()}, parts...)...)
 }
 
-func (p *Pair) config(name string) string { return p.path(name + ".toml") }
+// Config returns the path of an appliance's configuration.
+func (p *Pair) Config(name string) string { return p.path(name + ".toml") }
 
 // Start starts an appliance.
 func (p *Pair) Start(name string) {
-	p.run[name] = p.Host[name].Start("everboot", p.binary, "appliance", "--config", p.config(name))
+	p.run[name] = p.Host[name].Start("everboot", p.binary, "appliance", "--config", p.Config(name))
 }
 
 // Stop stops an appliance as an operator does.
@@ -133,14 +134,17 @@ func (p *Pair) Owner() (string, error) {
 }
 
 // KillWorker sends SIGKILL to an appliance's worker, and leaves its guard, which starts another.
-func (p *Pair) KillWorker(name string) error {
+func (p *Pair) KillWorker(name string) error { return p.SignalWorker(name, syscall.SIGKILL) }
+
+// SignalWorker sends a signal to an appliance's worker.
+func (p *Pair) SignalWorker(name string, signal syscall.Signal) error {
 	for _, pid := range p.Host[name].PIDs() {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if err == nil && strings.Contains(string(text), "\x00--worker\x00") {
-			return syscall.Kill(pid, syscall.SIGKILL)
+			return syscall.Kill(pid, signal)
 		}
 	}
-	return fmt.Errorf("appliance %s has no worker", name)
+	return fmt.Errorf("%s has no worker", name)
 }
 
 // Load reads the file with many clients at the floating address, and calls move once half of all bytes have come.

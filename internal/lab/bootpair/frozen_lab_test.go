@@ -1,0 +1,99 @@
+package bootpair_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"everboot/internal/lab"
+	"everboot/internal/lab/bootpair"
+)
+
+// TestLabFrozenWorker: a worker that hangs while its guard lives costs the address within a second, and makes no second owner when it wakes.
+// Advertisements are authenticated, so that the guard's farewell and what the woken worker says afterwards must both count.
+func TestLabFrozenWorker(t *testing.T) {
+	l := lab.ForTest(t)
+	bin, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := bootpair.New(l, bin, []byte("boot"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range bootpair.Names {
+		text, err := os.ReadFile(p.Config(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		keyed := strings.Replace(string(text), "[vip]\n", "[vip]\nauthenticate = true\n", 1)
+		if err := os.WriteFile(p.Config(name), []byte(keyed), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		p.Start(name)
+	}
+	if err := p.AwaitTogether(60 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	owner, err := p.Owner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	heir := bootpair.Names[0]
+	if heir == owner {
+		heir = bootpair.Names[1]
+	}
+	if err := p.SignalWorker(owner, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second)
+	isOwner := func(name string, during time.Duration) {
+		t.Helper()
+		for end := time.Now().Add(during); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			if now, err := p.Owner(); err != nil || now != name {
+				t.Fatalf("the owner is %q, want %s: %v", now, name, err)
+			}
+		}
+	}
+	isOwner(heir, 3*time.Second)
+	if err := p.SignalWorker(owner, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	isOwner(heir, 2*time.Second)
+	if out, err := p.Host[heir].Run(t.Context(), bin, "vip", "release"); err != nil { // to the woken one
+		t.Errorf("%v: %s", err, out)
+	}
+	isOwner(owner, time.Second)
+	// The next worker counts on from where this one and the guard were.
+	if err := p.KillWorker(owner); err != nil {
+		t.Fatal(err)
+	}
+	err = lab.Eventually(30*time.Second, "the new worker is a backup", func() error {
+		s, err := p.Status(owner)
+		if err == nil && (len(s.VIPs) != 1 || s.VIPs[0].State != "backup" || s.VIPs[0].Owner == "") {
+			err = fmt.Errorf("it says %+v", s.VIPs)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := p.Host[heir].Run(t.Context(), bin, "vip", "release"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	isOwner(owner, time.Second)
+	for _, name := range bootpair.Names {
+		s, err := p.Status(name)
+		if err != nil || len(s.VIPs) != 1 {
+			t.Fatalf("%v, %v", s.VIPs, err)
+		}
+		for odd, n := range s.VIPs[0].Odd {
+			if strings.HasPrefix(odd, "dropped: ") && n > 0 {
+				t.Errorf("%s has %d of %q", name, n, odd)
+			}
+		}
+	}
+}
