@@ -65,7 +65,7 @@ bench-tftp: deps build ## TFTP beside tftpd-hpa, dnsmasq, atftpd and pin/tftp, H
 	@bin/tftpbench
 
 .PHONY: bench-stream
-bench-stream: deps build ## two hundred targets when streamers die, fall silent, drain and return; forwarding beside HAProxy; iscsi-test-cu (3 minutes)
+bench-stream: deps build ## two hundred targets when streamers die, fall silent, drain and return; forwarding beside HAProxy; iscsi-test-cu ; a machine in QEMU (8 minutes)
 	@go run ./internal/lab/benchstream
 	@go test -run '^$$' -bench Pick ./site | grep ns/op
 

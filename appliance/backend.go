@@ -84,7 +84,14 @@ func (w *worker) Explain(who string) (web.Explanation, error) {
 	if err != nil {
 		return web.Explanation{}, err
 	}
-	e := web.Explanation{MAC: mac, Events: w.timeline.Of(mac)}
+	return w.explain(v, mac), nil
+}
+
+func (w *worker) explain(v *site.View, mac site.MAC) web.Explanation {
+	e := web.Explanation{MAC: mac}
+	for _, b := range w.timeline.Of(mac) {
+		e.Events = append(e.Events, b.Events...)
+	}
 	d, known := v.Devices[mac]
 	if known {
 		e.Device = d.Name
@@ -101,7 +108,29 @@ func (w *worker) Explain(who string) (web.Explanation, error) {
 	if offer.Server.IsValid() {
 		e.Server = offer.Server.String()
 	}
-	return e, nil
+	return e
+}
+
+// Device implements web.Backend.
+func (w *worker) Device(who string) (web.DeviceStatus, error) {
+	v := w.builder.View()
+	mac, err := w.find(v, who)
+	if err != nil {
+		return web.DeviceStatus{}, err
+	}
+	d := web.DeviceStatus{Now: time.Now(), Explanation: w.explain(v, mac), Boots: w.timeline.Of(mac)}
+	d.Explanation.Events = nil // they stand in Boots
+	for _, s := range w.sessions(v) {
+		if s.MAC == mac {
+			d.Sessions = append(d.Sessions, s)
+		}
+	}
+	if w.director != nil {
+		if last, ok := w.director.Last(mac); ok {
+			d.Last = &last
+		}
+	}
+	return d, nil
 }
 
 // reasonText adds to a reason what it is about.

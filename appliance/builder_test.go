@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -140,23 +139,5 @@ func TestBrokenOrForeignViewDoesNotKeepAnApplianceFromStarting(t *testing.T) {
 				t.Errorf("put aside: %v", err == nil)
 			}
 		})
-	}
-}
-
-func TestTimelineIsBounded(t *testing.T) {
-	l := newTimeline()
-	mac := site.MAC{2}
-	for i := range 3 * eventsPerDevice {
-		l.Add(site.Event{MAC: mac, Detail: strings.Repeat("x", i)})
-	}
-	events := l.Of(mac)
-	if len(events) != eventsPerDevice || len(events[len(events)-1].Detail) != 3*eventsPerDevice-1 {
-		t.Errorf("%d events, the last of %d", len(events), len(events[len(events)-1].Detail))
-	}
-	for i := range devicesKept + 10 {
-		l.Add(site.Event{MAC: site.MAC{4, byte(i >> 16), byte(i >> 8), byte(i)}})
-	}
-	if len(l.byMAC) > devicesKept || len(l.Of(mac)) != 0 {
-		t.Errorf("%d strangers are kept; the oldest has %d events", len(l.byMAC), len(l.Of(mac)))
 	}
 }

@@ -83,6 +83,7 @@ func (w *worker) sessions(v *site.View) []web.Session {
 		list = append(list, web.Session{
 			MAC: s.Device, Device: v.Devices[s.Device].Name, VDisk: s.VDisk, Version: s.Version, Streamer: s.Streamer,
 			Remote: s.Remote, Since: s.Since, ToTarget: s.BytesOut, ToStreamer: s.BytesIn, Failovers: s.Failovers,
+			FirstBlock: s.FirstBlock, Stall: web.Seconds(s.Stall.Seconds()), StallAt: s.StallAt,
 		})
 	}
 	return list

@@ -1,49 +1,113 @@
 package appliance
 
 import (
+	"container/list"
 	"slices"
 	"sync"
+	"time"
 
+	"everboot/appliance/web"
 	"everboot/site"
 )
 
 const (
-	// eventsPerDevice keeps the last few boots of a target: one boot makes about ten events.
-	eventsPerDevice = 64
-	// devicesKept bounds the memory that strangers' MACs can take.
-	devicesKept = 20000
+	// bootsKept is how many boots of a target are remembered, the one under way among them.
+	bootsKept = 4
+	// bootEvents bounds the events of one boot: a boot makes about ten. Of more the first and the last are kept.
+	bootEvents = 40
+	bootHead   = 16
+	// timelineSize bounds the memory of all boots together, in bytes; ten thousand targets' boots take half of it. The oldest boots go first.
+	timelineSize = 24 << 20
+	eventSize    = 96 // bytes of an event without its detail
+	// bootGap is how long a target says nothing between two boots at least, if it does not log in in between.
+	bootGap = time.Minute
 )
 
-// timeline keeps the last events of each target.
+// timeline keeps the events of each target's last boots.
 type timeline struct {
 	mu    sync.Mutex
-	byMAC map[site.MAC][]site.Event
-	order []site.MAC // by first event, so that the oldest stranger goes first
+	size  int
+	byMAC map[site.MAC][]*boot // the oldest boot first
+	order list.List            // of *boot, by their begin
 }
 
-func newTimeline() *timeline { return &timeline{byMAC: make(map[site.MAC][]site.Event)} }
+type boot struct {
+	mac     site.MAC
+	events  []site.Event
+	left    int  // events that were left out behind bootHead
+	streams bool // it has logged in
+	size    int
+	place   *list.Element
+}
+
+func newTimeline() *timeline { return &timeline{byMAC: make(map[site.MAC][]*boot)} }
 
 // Add keeps an event.
 func (t *timeline) Add(e site.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	list, known := t.byMAC[e.MAC]
-	if !known {
-		if len(t.order) >= devicesKept {
-			delete(t.byMAC, t.order[0])
-			t.order = t.order[1:]
-		}
-		t.order = append(t.order, e.MAC)
+	t.put(t.boot(e), e)
+	for t.size > timelineSize {
+		t.drop(t.order.Front().Value.(*boot))
 	}
-	if len(list) >= eventsPerDevice {
-		list = slices.Delete(list, 0, len(list)-eventsPerDevice+1)
-	}
-	t.byMAC[e.MAC] = append(list, e)
 }
 
-// Of returns a target's events, the oldest first.
-func (t *timeline) Of(mac site.MAC) []site.Event {
+// boot returns the boot that an event is of.
+func (t *timeline) boot(e site.Event) *boot {
+	boots := t.byMAC[e.MAC]
+	if n := len(boots); n > 0 && !begins(boots[n-1], e) {
+		return boots[n-1]
+	}
+	b := &boot{mac: e.MAC}
+	b.place = t.order.PushBack(b)
+	t.byMAC[e.MAC] = append(boots, b)
+	if len(boots) >= bootsKept {
+		t.drop(boots[0])
+	}
+	return b
+}
+
+// begins reports whether an event is the first of another boot than b. Firmware and what it loads ask for an address twice or thrice in one
+// boot, and log in once or twice at its end.
+func begins(b *boot, e site.Event) bool {
+	quiet := e.At.Sub(b.events[len(b.events)-1].At) > bootGap
+	return e.Begins && (quiet || b.streams && e.What != "login")
+}
+
+func (t *timeline) put(b *boot, e site.Event) {
+	if len(b.events) >= bootEvents {
+		t.grow(b, -size(b.events[bootHead]))
+		b.events = slices.Delete(b.events, bootHead, bootHead+1)
+		b.left++
+	}
+	b.events = append(b.events, e)
+	b.streams = b.streams || e.What == "login"
+	t.grow(b, size(e))
+}
+
+func (t *timeline) grow(b *boot, n int) {
+	b.size += n
+	t.size += n
+}
+
+func size(e site.Event) int { return eventSize + len(e.Detail) }
+
+// drop forgets a boot, which is the oldest of its target.
+func (t *timeline) drop(b *boot) {
+	t.order.Remove(b.place)
+	t.size -= b.size
+	if t.byMAC[b.mac] = slices.Delete(t.byMAC[b.mac], 0, 1); len(t.byMAC[b.mac]) == 0 {
+		delete(t.byMAC, b.mac)
+	}
+}
+
+// Of returns a target's boots, the oldest first.
+func (t *timeline) Of(mac site.MAC) []web.Boot {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Clone(t.byMAC[mac])
+	var list []web.Boot
+	for _, b := range t.byMAC[mac] {
+		list = append(list, web.Boot{Began: b.events[0].At, LeftOut: b.left, Events: slices.Clone(b.events)})
+	}
+	return list
 }

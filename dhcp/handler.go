@@ -356,7 +356,7 @@ func (h *exchange) finish(reason Reason) (*dhcpv4.DHCPv4, Effects) {
 	e := Effects{Save: h.save, Decision: d}
 	if h.tells(d) {
 		if h.r.kind == dhcpv4.MessageTypeDiscover && h.reply != nil {
-			e.Events = append(e.Events, site.Event{At: h.now, MAC: d.MAC, What: d.Message, Detail: asks(d)})
+			e.Events = append(e.Events, site.Event{At: h.now, MAC: d.MAC, What: d.Message, Detail: asks(d), Begins: d.Client != site.ClientOther})
 		}
 		e.Events = append(e.Events, d.event())
 	}

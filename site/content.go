@@ -126,4 +126,6 @@ type Event struct {
 	MAC    MAC       `json:"mac,omitzero"` // zero: not of one target
 	What   string    `json:"what"`         // a word: discover, offer, ack, tftp, http, login, failover, …
 	Detail string    `json:"detail,omitempty"`
+	// Begins says that a machine does what it does when it boots: its firmware, or iPXE, asks for an address or logs in.
+	Begins bool `json:"-"`
 }

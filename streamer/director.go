@@ -237,6 +237,12 @@ func (d *Director) Sessions() []Session {
 	for _, s := range d.table.all() {
 		c := s.Session
 		c.BytesIn, c.BytesOut = tcpBytes(s.initiator)
+		if at := s.blockAt.Load(); at != 0 {
+			c.FirstBlock = time.Unix(0, at)
+		}
+		if r, ok := d.table.last(s.Device); ok {
+			c.Stall, c.StallAt = r.stall, r.stallAt
+		}
 		list = append(list, c)
 	}
 	slices.SortFunc(list, func(a, b Session) int { return a.Since.Compare(b.Since) })

@@ -31,6 +31,7 @@ func TestSessionGoesThrough(t *testing.T) {
 	if b, err := s.ReadBlocks(t.Context(), 0, 64); err != nil || len(b) != 64*512 {
 		t.Errorf("reading: %v", err)
 	}
+	eventually(t, "the first block is told", func() bool { return f.saw("block", "the first from s1") })
 	list := f.director.Sessions()
 	if len(list) != 1 || list[0].Device != t1 || list[0].Streamer != "s1" || list[0].BytesOut < 64*512 || list[0].BytesIn == 0 {
 		t.Errorf("sessions: %+v", list)
@@ -42,8 +43,8 @@ func TestSessionGoesThrough(t *testing.T) {
 	if got := f.director.Stats(); got.Logins[site.Picked] != 1 || got.Failovers != 0 {
 		t.Errorf("stats: %+v", got)
 	}
-	if !f.saw("login", "debian version 1 from s1") {
-		t.Errorf("events: %v", f.events)
+	if !f.saw("login", "debian version 1 from s1") || list[0].FirstBlock.Before(list[0].Since) {
+		t.Errorf("events: %v, sessions: %+v", f.events, list)
 	}
 	eventually(t, "the closing is told", func() bool { return f.saw("closed", "s1") })
 }
@@ -102,6 +103,7 @@ func TestDeadStreamerClosesSessionAtOnce(t *testing.T) {
 	if !f.saw("failover", "from s1 to s2") || f.director.Sessions()[0].Failovers != 1 {
 		t.Errorf("events %v, sessions %+v", f.events, f.director.Sessions())
 	}
+	eventually(t, "the stall is known", func() bool { s := f.director.Sessions()[0]; return s.Stall > 0 && s.StallAt.After(start) })
 }
 
 func TestUpdateClosesSessionsOfWhatIsDown(t *testing.T) {
@@ -162,10 +164,25 @@ func TestStreamerThatHangsIsLeft(t *testing.T) {
 	if _, err := s.ReadBlocks(t.Context(), 0, 1); err == nil || time.Since(start) < 2*time.Second || time.Since(start) > 5*time.Second {
 		t.Errorf("the request ends with %v after %v", err, time.Since(start))
 	}
-	if _, name := f.mustLogin(t1); name != "s2" || !f.saw("failover", "did not answer a request") {
+	again, name := f.mustLogin(t1)
+	if name != "s2" || !f.saw("failover", "did not answer a request") {
 		t.Errorf("served by %s; events %v", name, f.events)
 	}
+	if f.director.Sessions()[0].Stall != 0 {
+		t.Error("the stall ended before the first block came")
+	}
+	if _, err := again.ReadBlocks(t.Context(), 0, 1); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the block is told", func() bool { return f.saw("block", "from s2, after a stall of ") })
+	last, _ := f.director.Last(t1)
+	if waited := time.Since(start); last.Stall < 1900*time.Millisecond || last.Stall > waited+jiffy {
+		t.Errorf("a stall of %v; it waited for %v", last.Stall, waited)
+	}
 }
+
+// jiffy is how far the kernel's times of a connection can be off.
+const jiffy = 20 * time.Millisecond
 
 func TestTargetsSpreadOverAStreamersNICs(t *testing.T) {
 	f := newFleet(t, streamer.DirectorConfig{})

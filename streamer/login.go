@@ -3,7 +3,6 @@ package streamer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"time"
@@ -147,44 +146,4 @@ func dropOf(err error) Drop {
 		return DropSlow
 	}
 	return DropHungUp
-}
-
-// forward splices a session until it ends.
-func (d *Director) forward(ctx context.Context, s *session) {
-	d.pool.use(s.portal, 1)
-	s.ended = func(cause string) {
-		now := time.Now()
-		if cause == endSilent {
-			d.pool.hush(s.portal, now.Add(hushTime))
-		}
-		d.table.remove(s, cause, now)
-		d.pool.use(s.portal, -1)
-		d.pool.leave(s.Streamer)
-	}
-	before, failover := d.table.add(s)
-	d.cfg.Tell(encodeRuns([]run{{s.Device, s.target, s.Streamer, s.Since, s.Failovers, s.login.From}}))
-	d.counts.login(site.Picked)
-	what, detail := "login", fmt.Sprintf("%s version %d from %s", s.VDisk, s.Version, s.Streamer)
-	if failover {
-		d.counts.failovers.Add(1)
-		what = "failover"
-		detail = fmt.Sprintf("%s version %d from %s to %s %s", s.VDisk, s.Version, before.Streamer, s.Streamer, before.after(s.Since))
-	}
-	d.log.Info("iSCSI "+what, "device", s.Device.String(), "streamer", s.Streamer, "detail", detail)
-	d.event(s.Device, what, detail)
-	stop := context.AfterFunc(ctx, func() { s.end(endStop, true) })
-	defer stop()
-	cause := s.run()
-	d.counts.bytesIn.Add(s.in)
-	d.counts.bytesOut.Add(s.out)
-	d.log.Info("iSCSI session closed", "device", s.Device.String(), "streamer", s.Streamer, "why", cause, "bytes", s.out)
-	d.event(s.Device, "closed", fmt.Sprintf("%s: %s", s.Streamer, cause))
-}
-
-// after says how long a device was away, and why.
-func (r record) after(now time.Time) string {
-	if r.peer {
-		return "after its appliance stopped"
-	}
-	return fmt.Sprintf("after %s: %s", now.Sub(r.lost).Round(time.Millisecond), r.why)
 }

@@ -24,6 +24,12 @@ type Session struct {
 	BytesIn   uint64    `json:"bytes_in"`  // from the initiator
 	BytesOut  uint64    `json:"bytes_out"` // to the initiator
 	Failovers int       `json:"failovers"` // of this device since it booted
+	// FirstBlock is when the first block of the disk passed; zero: none has.
+	FirstBlock time.Time `json:"first_block,omitzero"`
+	// Stall is how long the device's last failover kept it waiting: from its request that found no answer, or else from the loss of its
+	// streamer, to the first block from another; or to the login, if it asked for nothing. Zero: it had none.
+	Stall   time.Duration `json:"stall,omitempty"`
+	StallAt time.Time     `json:"stall_at,omitzero"` // when that ended
 }
 
 // session is a pair of spliced connections.
@@ -37,6 +43,9 @@ type session struct {
 	portal    string   // its address
 
 	ended   func(cause string) // called once, before the connections close
+	asked   time.Time          // at its end: since when the initiator had waited for an answer; zero: it did not
+	block   func(now time.Time)
+	blockAt atomic.Int64 // when the first block passed, in Unix nanoseconds; 0: none has
 	once    sync.Once
 	cause   atomic.Pointer[string] // why it ended
 	in, out uint64                 // the bytes at its end
@@ -73,6 +82,7 @@ func (s *session) end(cause string, abort bool) (ended bool) {
 		ended = true
 		s.cause.Store(&cause)
 		s.in, s.out = tcpBytes(s.initiator)
+		s.asked = s.stallBegan(time.Now(), cause)
 		s.ended(cause) // the initiator may be back before this goroutine runs again
 		if abort {
 			reset(s.initiator)
@@ -93,11 +103,20 @@ func (s *session) run() string {
 		_, err := io.Copy(s.leg, s.initiator)
 		s.end(s.blame(err, endInitiator), false)
 	}()
-	_, err := io.Copy(s.initiator, s.leg)
+	err := s.open()
+	if err == nil {
+		_, err = io.Copy(s.initiator, s.leg)
+	}
 	// The streamer's last bytes, such as the answer to a logout, were handed to the kernel; a FIN follows them.
 	s.end(s.blame(err, endStreamer), false)
 	<-back
 	return *s.cause.Load()
+}
+
+// delivered notes that the first block of the disk has passed.
+func (s *session) delivered(now time.Time) {
+	s.blockAt.Store(now.UnixNano())
+	s.block(now)
 }
 
 // blame returns why forwarding ended with err; usual if that was not the streamer's silence.
@@ -126,8 +145,12 @@ type shard struct {
 type record struct {
 	run
 	lost time.Time // zero: the device ended it itself
-	why  string
-	peer bool // another appliance's director led it
+	// asked is since when it had waited for an answer then, and stall what came of it; see Session.
+	asked   time.Time
+	stall   time.Duration
+	stallAt time.Time
+	why     string
+	peer    bool // another appliance's director led it
 }
 
 // memory is how long after a loss a login still counts as its failover; later it is a boot.
@@ -164,11 +187,35 @@ func (t *table) add(s *session) (before record, failover bool) {
 	} else if !s.firmware() { // firmware that comes by itself boots anew
 		s.Failovers = before.Failovers
 	}
-	h.devices[s.Device] = record{run: run{
+	r := record{run: run{
 		MAC: s.Device, Target: s.target, Streamer: s.Streamer, Since: s.Since, Failovers: s.Failovers, From: s.login.From,
 	}}
+	if s.Failovers > 0 {
+		r.stall, r.stallAt = before.stall, before.stallAt
+	}
+	h.devices[s.Device] = r
 	h.sessions[s] = struct{}{}
 	return before, failover
+}
+
+// stalled notes how long a device waited in its last failover.
+func (t *table) stalled(m site.MAC, stall time.Duration, end time.Time) {
+	h := t.shard(m)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r, ok := h.devices[m]; ok {
+		r.stall, r.stallAt = stall, end
+		h.devices[m] = r
+	}
+}
+
+// last returns what is remembered of a device's last session.
+func (t *table) last(m site.MAC) (record, bool) {
+	h := t.shard(m)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r, ok := h.devices[m]
+	return r, ok
 }
 
 // failover reports whether a session is the continuation, elsewhere, of the one that is remembered.
@@ -202,7 +249,7 @@ func (t *table) remove(s *session, cause string, now time.Time) {
 	defer h.mu.Unlock()
 	delete(h.sessions, s)
 	if r := h.devices[s.Device]; lost(cause) && r.Streamer == s.Streamer {
-		r.lost, r.why = now, cause
+		r.lost, r.why, r.asked = now, cause, s.asked
 		h.devices[s.Device] = r
 	}
 }

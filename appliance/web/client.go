@@ -43,6 +43,12 @@ func (c Client) Explain(ctx context.Context, who string) (Explanation, error) {
 	return e, c.do(ctx, http.MethodGet, "/api/v1/explain?who="+url.QueryEscape(who), nil, &e)
 }
 
+// Device returns what a target gets and streams, and how its last boots went; who is a MAC, an IP address or a name.
+func (c Client) Device(ctx context.Context, who string) (DeviceStatus, error) {
+	var d DeviceStatus
+	return d, c.do(ctx, http.MethodGet, "/api/v1/device?who="+url.QueryEscape(who), nil, &d)
+}
+
 // Rebalance moves targets so that the streamers share them evenly, for some seconds; what is left to do stands in the answer.
 func (c Client) Rebalance(ctx context.Context) (streamer.Rebalancing, error) {
 	var r streamer.Rebalancing

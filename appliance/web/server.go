@@ -22,6 +22,7 @@ import (
 type Backend interface {
 	Status() Status
 	Explain(who string) (Explanation, error) // a MAC or an IP address
+	Device(who string) (DeviceStatus, error) // a MAC, an IP address or a name
 	Leases() []Lease
 	ReleaseLease(ctx context.Context, addr netip.Addr) error
 	Put(ctx context.Context, kind site.Kind, key string, value []byte) error
@@ -102,6 +103,8 @@ func (s *Server) routes() http.Handler {
 	private.HandleFunc("GET /{$}", s.page)
 	private.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.backend.Status()) })
 	private.HandleFunc("GET /api/v1/explain", s.explain)
+	private.HandleFunc("GET /api/v1/device", s.device)
+	private.HandleFunc("GET /device", s.devicePage)
 	private.HandleFunc("POST /api/v1/rebalance", s.rebalance)
 	private.HandleFunc("GET /api/v1/leases", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.backend.Leases()) })
 	private.HandleFunc("DELETE /api/v1/leases/{address}", s.releaseLease)
@@ -149,6 +152,15 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, e)
+}
+
+func (s *Server) device(w http.ResponseWriter, r *http.Request) {
+	d, err := s.backend.Device(r.URL.Query().Get("who"))
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	answer(w, d)
 }
 
 func (s *Server) rebalance(w http.ResponseWriter, r *http.Request) {

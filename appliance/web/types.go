@@ -7,6 +7,7 @@ import (
 
 	"everboot/appliance/peers"
 	"everboot/site"
+	"everboot/streamer"
 	"everboot/tftp"
 )
 
@@ -59,6 +60,19 @@ type Session struct {
 	ToTarget   uint64    `json:"to_target_bytes"`
 	ToStreamer uint64    `json:"to_streamer_bytes"`
 	Failovers  int       `json:"failovers"`
+	// FirstBlock is when the first block of the disk passed; zero: none has.
+	FirstBlock time.Time `json:"first_block,omitzero"`
+	// Stall is how long the last failover kept the target waiting, and StallAt when that ended; zero: it had none, or nobody here knows.
+	Stall   Seconds   `json:"last_stall_seconds"`
+	StallAt time.Time `json:"last_stall_at,omitzero"`
+}
+
+// Seconds is a time span that JSON shows in seconds.
+type Seconds float64
+
+// Span returns it as a Duration, to the millisecond.
+func (s Seconds) Span() time.Duration {
+	return time.Duration(float64(s) * float64(time.Second)).Round(time.Millisecond)
 }
 
 // Transfer is a TFTP transfer at this appliance.
@@ -92,4 +106,23 @@ type Explanation struct {
 	Streamer   string          `json:"streamer,omitempty"` // who would serve it now
 	Server     string          `json:"server,omitempty"`
 	Events     []site.Event    `json:"events"`
+}
+
+// DeviceStatus is what one target gets, what it streams, and how its last boots went.
+type DeviceStatus struct {
+	Now         time.Time   `json:"now"`
+	Explanation Explanation `json:"explanation"`
+	// Sessions are its streams through this appliance: mostly one; none if it is off, or streams through another.
+	Sessions []Session `json:"sessions"`
+	// Last is its last session, wherever it was led; nil: nobody knows of one.
+	Last *streamer.Last `json:"last,omitempty"`
+	// Boots are its last boots as this appliance saw them, the oldest first.
+	Boots []Boot `json:"boots"`
+}
+
+// Boot is one boot of a target, and what happened until the next.
+type Boot struct {
+	Began   time.Time    `json:"began"`
+	LeftOut int          `json:"left_out,omitempty"` // events in the middle that are no longer kept
+	Events  []site.Event `json:"events"`
 }

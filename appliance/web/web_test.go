@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"everboot/site"
 	"everboot/streamer"
@@ -21,6 +22,18 @@ func (f *fakeBackend) Status() Status {
 	v := site.Empty("berlin", "embedded")
 	v.Streamers["s1"] = site.Streamer{Name: "s1", Check: site.Check{Reason: "<script>alert(1)</script>"}}
 	return Status{Node: "a", View: v}
+}
+
+func (f *fakeBackend) Device(who string) (DeviceStatus, error) {
+	e, err := f.Explain(who)
+	return DeviceStatus{
+		Now: time.Unix(100, 0), Explanation: e,
+		Sessions: []Session{{VDisk: "debian", Version: 1, Streamer: "s2", Since: time.Unix(40, 0), Stall: 0.0421, StallAt: time.Unix(90, 0)}},
+		Boots: []Boot{
+			{Began: time.Unix(10, 0), Events: []site.Event{{At: time.Unix(10, 0), What: "discover"}}},
+			{Began: time.Unix(20, 0), Events: []site.Event{{At: time.Unix(20, 0), What: "discover"}, {At: time.Unix(21, 5e8), What: "block", Detail: "<the first>"}}},
+		},
+	}, err
 }
 
 func (f *fakeBackend) Explain(who string) (Explanation, error) {
@@ -166,6 +179,31 @@ func TestClientSaysWhatTheApplianceSaid(t *testing.T) {
 	nobody := Client{URL: "http://127.0.0.1:1"}
 	if _, err := nobody.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "is it running there?") {
 		t.Errorf("nobody there: %v", err)
+	}
+}
+
+// The page of a target says what somebody wants to know of it, the newest boot first, and nothing in it is HTML of others.
+func TestDevicePage(t *testing.T) {
+	url, _ := serve(t, "")
+	response, err := http.Get(url + "/device?who=t1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	page, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest := string(page)
+	for _, want := range []string{"s2", "for 1m0s", "42ms, 10s ago", time.Unix(20, 0).Format("15:04:05.000"), "1.500 s", "&lt;the first&gt;", time.Unix(10, 0).Format("15:04:05.000")} {
+		_, after, ok := strings.Cut(rest, want)
+		if !ok {
+			t.Fatalf("%q is not in, or not in its place of %s", want, page)
+		}
+		rest = after
+	}
+	if r, err := http.Get(url + "/device?who="); err != nil || r.StatusCode != http.StatusNotFound {
+		t.Errorf("nobody's page: %v, %v", r, err)
 	}
 }
 

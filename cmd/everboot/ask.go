@@ -73,10 +73,14 @@ func (f *apiFlags) site(ctx context.Context) (web.Client, web.Status, error) {
 
 func statusCommand(api *apiFlags) *cobra.Command {
 	var asJSON bool
+	var device string
 	c := &cobra.Command{
-		Use: "status", Short: "Show the site at a glance", Args: noArgs,
-		Example: "  everboot status\n  everboot --api http://198.18.0.2:8667 status --json",
+		Use: "status", Short: "Show the site, or one target, at a glance", Args: noArgs,
+		Example: "  everboot status\n  everboot status --device t1\n  everboot --api http://198.18.0.2:8667 status --json",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if device != "" {
+				return deviceStatus(c, api, device, asJSON)
+			}
 			_, s, err := api.site(c.Context())
 			if err != nil {
 				return err
@@ -88,6 +92,7 @@ func statusCommand(api *apiFlags) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().StringVar(&device, "device", "", "show this target's stream and its last boots: a name, MAC or IP address")
 	return c
 }
 

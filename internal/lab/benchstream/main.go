@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"everboot/internal/lab"
 )
@@ -16,15 +18,38 @@ func main() { os.Exit(lab.Main(run)) }
 func run() int {
 	binary := flag.String("everboot", "bin/everboot", "the program to measure")
 	keep := flag.String("dir", "", "keep logs there")
+	only := flag.String("only", "", "measure this part alone: "+strings.Join(names(), ", "))
 	flag.Parse()
-	if err := measure(*binary, *keep); err != nil {
+	if err := measure(*binary, *keep, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "benchstream:", err)
 		return 1
 	}
 	return 0
 }
 
-func measure(binary, dir string) error {
+// part is something that is measured by itself, with one appliance and three streamers.
+type part struct {
+	name    string
+	measure func(*stage) error
+}
+
+var parts = []part{{"targets", targets}, {"flood", flood}, {"forwarding", forwarding}, {"conformance", conformance}}
+
+// guestPart is the one that has a site of its own.
+const guestPart = "guest"
+
+func names() []string {
+	var list []string
+	for _, p := range parts {
+		list = append(list, p.name)
+	}
+	return append(list, guestPart)
+}
+
+func measure(binary, dir, only string) error {
+	if only != "" && !slices.Contains(names(), only) {
+		return fmt.Errorf("there is no part %q; there are %s", only, strings.Join(names(), ", "))
+	}
 	path, err := filepath.Abs(binary)
 	if err == nil {
 		_, err = os.Stat(path)
@@ -38,13 +63,29 @@ func measure(binary, dir string) error {
 		}
 		defer os.RemoveAll(dir)
 	}
-	s, err := newStage(path, dir)
+	if only != guestPart {
+		if err := crowded(path, filepath.Join(dir, "crowd"), only); err != nil {
+			return err
+		}
+	}
+	if only == "" || only == guestPart {
+		return guest(path, filepath.Join(dir, guestPart))
+	}
+	return nil
+}
+
+// crowded measures all parts, or one, of one appliance and three streamers.
+func crowded(binary, dir, only string) error {
+	s, err := newStage(binary, dir)
 	if err != nil {
 		return err
 	}
 	defer s.lab.Close()
-	for _, part := range []func(*stage) error{targets, flood, forwarding, conformance} {
-		if err := part(s); err != nil {
+	for _, p := range parts {
+		if only != "" && p.name != only {
+			continue
+		}
+		if err := p.measure(s); err != nil {
 			return err
 		}
 		fmt.Println()

@@ -43,6 +43,8 @@ type Options struct {
 	// Media says that targets boot from media: DHCP is the router's, which gives addresses and no boot options, and the appliances
 	// run neither DHCP nor TFTP.
 	Media bool
+	// Loader says that targets start the boot loader of their vDisk, which reads the kernel block by block; else they load it over HTTP.
+	Loader bool
 }
 
 // Fleet is the site in the lab.
@@ -132,6 +134,8 @@ func (f *Fleet) writeAppliance(name string) error {
 		for n := 1; n <= Targets; n++ {
 			fmt.Fprintf(&c, "\n[[device]]\nmac = %q\nname = \"t%d\"\naddress = %q\nvdisk = \"debian\"\n", MAC(n), n, Address(n))
 		}
+	}
+	if !f.opts.Consul && !f.opts.Loader {
 		fmt.Fprintf(&c, "\n[[vdisk]]\nname = \"debian\"\nkernel = \"debian/vmlinuz\"\ninitrd = \"debian/initrd.img\"\ncmdline = %q\n", image.DefaultCmdline)
 	}
 	if err := f.place(filepath.Join(f.opts.VDisk, image.KernelFile), name, "boot", "debian", "vmlinuz"); err != nil {

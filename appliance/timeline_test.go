@@ -1,0 +1,75 @@
+package appliance
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"everboot/site"
+)
+
+// One boot is one entry however often firmware, iPXE and the OS ask for an address; the next one begins when firmware asks again.
+func TestTimelineTellsBootsApart(t *testing.T) {
+	line, mac, now := newTimeline(), site.MAC{1}, time.Unix(1e9, 0)
+	add := func(after time.Duration, what string, begins bool) {
+		now = now.Add(after)
+		line.Add(site.Event{At: now, MAC: mac, What: what, Begins: begins})
+	}
+	boot := func() {
+		add(time.Hour, "discover", true) // the ROM
+		add(time.Second, "tftp", false)
+		add(time.Second, "discover", true) // iPXE
+		add(time.Second, "http", false)
+		add(time.Second, "login", true)
+		add(time.Second, "login", true)       // a second session
+		add(time.Second, "block", false)      // of the disk
+		add(time.Second, "login", false)      // the OS
+		add(time.Second, "discover", false)   // a DHCP client of the OS
+		add(100*time.Hour, "failover", false) // long after
+	}
+	for range bootsKept + 2 {
+		boot()
+	}
+	add(time.Second, "discover", true) // reset right after a failover
+	boots := line.Of(mac)
+	var lengths []string
+	for _, b := range boots {
+		lengths = append(lengths, fmt.Sprint(len(b.Events)))
+	}
+	if got := strings.Join(lengths, " "); got != "10 10 10 1" || !boots[3].Began.Equal(now) {
+		t.Errorf("boots of %s events, the last began %v", got, boots[3].Began)
+	}
+}
+
+// A boot that goes on for years keeps how it began and what happened last.
+func TestTimelineOfALongBoot(t *testing.T) {
+	line, mac := newTimeline(), site.MAC{1}
+	for i := range 1000 {
+		line.Add(site.Event{At: time.Unix(int64(i), 0), MAC: mac, What: "failover", Detail: fmt.Sprint(i)})
+	}
+	boots := line.Of(mac)
+	if len(boots) != 1 || len(boots[0].Events) != bootEvents || boots[0].LeftOut != 1000-bootEvents {
+		t.Fatalf("%d boots, %+v", len(boots), boots)
+	}
+	if e := boots[0].Events; e[0].Detail != "0" || e[bootHead-1].Detail != fmt.Sprint(bootHead-1) || e[len(e)-1].Detail != "999" {
+		t.Errorf("kept %v", e)
+	}
+}
+
+// Strangers' MACs cost no more memory than is set aside, and the oldest boots go first.
+func TestTimelineIsBounded(t *testing.T) {
+	line := newTimeline()
+	detail := strings.Repeat("x", 1000)
+	const strangers = 2 * timelineSize / 1000
+	mac := func(i int) site.MAC { return site.MAC{byte(i >> 16), byte(i >> 8), byte(i)} }
+	for i := range strangers {
+		line.Add(site.Event{At: time.Unix(int64(i), 0), MAC: mac(i), What: "discover", Detail: detail, Begins: true})
+	}
+	if line.size > timelineSize || line.order.Len() != len(line.byMAC) || len(line.byMAC)*(eventSize+1000) != line.size {
+		t.Errorf("%d bytes in %d boots of %d machines", line.size, line.order.Len(), len(line.byMAC))
+	}
+	if len(line.Of(mac(0))) != 0 || len(line.Of(mac(strangers-1))) != 1 {
+		t.Error("the oldest did not go first")
+	}
+}

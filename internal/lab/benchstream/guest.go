@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"everboot/appliance/web"
+	"everboot/internal/lab"
+	"everboot/internal/lab/fleet"
+	"everboot/internal/lab/guest/vdisk"
+)
+
+const (
+	bootTime  = 4 * time.Minute // of an emulated machine; it takes half of one
+	guestWait = 3 * time.Second // after each failure; what comes later is of something else
+	firmware  = 4 << 20         // bytes that the boot loader has read when its streamer is killed
+)
+
+// machine is a booted QEMU guest, and the site that it booted from.
+type machine struct {
+	*fleet.Fleet
+	target *fleet.Target
+}
+
+// failure is something that is taken away, and how often.
+type failure struct {
+	what  string
+	goal  time.Duration
+	times int
+	fail  func(owner, serving string) error
+	mend  func(owner, serving string) error
+}
+
+// guest boots a machine in QEMU whose streamer dies while its boot loader reads, and shows what a reader in it sees of every failure.
+func guest(binary, dir string) error {
+	disk, err := vdisk.Minimal(context.Background(), "build", func(string) {})
+	if err != nil {
+		return err
+	}
+	l, err := lab.Open(lab.Options{Dir: dir})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	disk, err = filepath.Abs(disk)
+	if err != nil {
+		return err
+	}
+	f, err := fleet.New(l, fleet.Options{Binary: binary, VDisk: disk, Loader: true})
+	if err != nil {
+		return err
+	}
+	m := &machine{Fleet: f}
+	for _, node := range []string{"a", "b", "s1", "s2"} {
+		f.Start(node)
+	}
+	if err := m.whole(); err != nil {
+		return err
+	}
+	if err := m.boot(); err != nil {
+		return err
+	}
+	for _, x := range m.failures() {
+		if err := m.measure(x); err != nil {
+			return fmt.Errorf("%s: %w", x.what, err)
+		}
+	}
+	return nil
+}
+
+// whole waits until both appliances have both streamers, and would let the target boot.
+func (m *machine) whole() error {
+	for _, name := range []string{"a", "b"} {
+		if err := m.AwaitStreamers(name, 2, patience); err != nil {
+			return err
+		}
+		if err := m.AwaitBoots(name, 1, patience); err != nil {
+			return err
+		}
+	}
+	return lab.Eventually(patience, "one appliance has the address", func() error { _, err := m.Owner(); return err })
+}
+
+// session returns who owns the address, and the newest session of the target there.
+func (m *machine) session() (owner string, s web.Session, err error) {
+	if owner, err = m.Owner(); err != nil {
+		return "", s, err
+	}
+	status, err := m.Status(owner)
+	if err != nil {
+		return "", s, err
+	}
+	if len(status.Sessions) == 0 {
+		return "", s, fmt.Errorf("%s forwards nothing", owner)
+	}
+	return owner, status.Sessions[len(status.Sessions)-1], nil
+}
+
+// boot powers the machine on, kills its streamer while GRUB reads by way of the BIOS, and waits for the reads of what it booted.
+func (m *machine) boot() (err error) {
+	start := time.Now()
+	if m.target, err = m.PowerOn(1, lab.BIOS); err != nil {
+		return err
+	}
+	var s web.Session
+	err = lab.Eventually(bootTime, "the boot loader reads", func() (err error) {
+		if _, s, err = m.session(); err == nil && s.ToTarget < firmware {
+			err = fmt.Errorf("it has read %d bytes", s.ToTarget)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	m.Host[s.Streamer].KillAll()
+	read := s.ToTarget
+	if err := m.target.AwaitReading(bootTime); err != nil {
+		return err
+	}
+	report, _ := m.target.Last()
+	row("streamer killed while the boot loader reads (BIOS)", "after %.1f MB of %s; the boot went on, first read %.1f s after power-on, %d I/O errors",
+		float64(read)/1e6, s.Streamer, time.Since(start).Seconds(), report.Errors)
+	if out, err := m.Command("a", "status", "--device", "t1"); err == nil {
+		os.WriteFile(filepath.Join(m.Lab.Dir(), "device-a.txt"), []byte(out), 0o644)
+	}
+	m.Start(s.Streamer)
+	return m.whole()
+}
+
+func (m *machine) failures() []failure {
+	kill := func(_, serving string) error { m.Host[serving].KillAll(); return nil }
+	start := func(_, serving string) error { m.Start(serving); return nil }
+	silence := func(name string, on bool) error { m.Host[name].Cables()[0].Silence(on); return nil }
+	command := func(args ...string) error {
+		out, err := m.Command("a", args...)
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}
+	return []failure{
+		{"streamer killed", 100 * time.Millisecond, 5, kill, start},
+		{"streamer's host silent", 700 * time.Millisecond, 3,
+			func(_, serving string) error { return silence(serving, true) }, func(_, serving string) error { return silence(serving, false) }},
+		{"planned drain", 100 * time.Millisecond, 5,
+			func(_, serving string) error { return command("streamer", "drain", serving) },
+			func(_, serving string) error { return command("streamer", "resume", serving) }},
+		{"streamer's agent stopped", 100 * time.Millisecond, 3,
+			func(_, serving string) error { return m.Process(serving).Stop(30 * time.Second) }, start},
+		{"appliance's worker killed", 300 * time.Millisecond, 5, func(owner, _ string) error { return m.KillWorker(owner) }, nil},
+		{"appliance's host silent", 700 * time.Millisecond, 3,
+			func(owner, _ string) error { return silence(owner, true) }, func(owner, _ string) error { return silence(owner, false) }},
+		{"appliance: guard and worker killed", 0, 3,
+			func(owner, _ string) error { m.Host[owner].KillAll(); return nil }, func(owner, _ string) error { m.Start(owner); return nil }},
+	}
+}
+
+// measure lets a failure happen some times, mends it each time, and prints what the guest saw.
+func (m *machine) measure(x failure) error {
+	var stalls []time.Duration
+	for range x.times {
+		var owner string
+		var s web.Session
+		if err := lab.Eventually(patience, "the target streams", func() (err error) { owner, s, err = m.session(); return err }); err != nil {
+			return err
+		}
+		var failed error
+		stall, err := m.target.Watch(func() { failed = x.fail(owner, s.Streamer) }, guestWait)
+		switch {
+		case failed != nil:
+			return failed
+		case err != nil:
+			return err
+		case stall.Errors+stall.Mismatches > 0:
+			return fmt.Errorf("%d I/O errors, %d reads with wrong bytes", stall.Errors, stall.Mismatches)
+		}
+		stalls = append(stalls, stall.Longest)
+		if x.mend != nil {
+			if err := x.mend(owner, s.Streamer); err != nil {
+				return err
+			}
+		}
+		if err := m.whole(); err != nil {
+			return err
+		}
+	}
+	slices.Sort(stalls)
+	goal := ""
+	if x.goal > 0 {
+		goal = fmt.Sprintf("; goal %v", x.goal)
+	}
+	var all []string
+	for _, s := range stalls {
+		all = append(all, s.Round(time.Millisecond).String())
+	}
+	row("QEMU guest, "+x.what, "longest read %v (median of %d: %s%s), no I/O error, no wrong byte", stalls[len(stalls)/2].Round(time.Millisecond), x.times, strings.Join(all, " "), goal)
+	return nil
+}
