@@ -68,6 +68,7 @@ type CollectionConfig struct {
 	Name    string `toml:"name"`
 	VDisk   string `toml:"vdisk"`
 	Version int    `toml:"version"`
+	AutoAdd bool   `toml:"auto_add"`
 }
 
 // VDiskConfig is a vDisk written down in the configuration file.

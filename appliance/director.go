@@ -17,9 +17,10 @@ import (
 
 // DirectorConfig is the part that takes iSCSI logins.
 type DirectorConfig struct {
-	Enabled  bool   `toml:"enabled"`
-	Listen   string `toml:"listen"`
-	Redirect bool   `toml:"redirect"`
+	Enabled bool   `toml:"enabled"`
+	Listen  string `toml:"listen"`
+	// Redirect sends open-iscsi to its streamer, so that its stream does not go through this appliance.
+	Redirect bool `toml:"redirect"`
 	// CHAP is the file with the secrets of devices; none: nobody need prove who it is.
 	CHAP Secret `toml:"chap"`
 	// RebalanceAbove is the imbalance in percent above which targets move by themselves; 0: never.
@@ -42,7 +43,7 @@ func (w *worker) openDirector() (err error) {
 		chap = file.of
 	}
 	w.director, err = streamer.NewDirector(streamer.DirectorConfig{
-		Listen: []string{w.cfg.Director.Listen}, Who: w.macAt, Opened: w.opened, RebalanceAbove: w.cfg.Director.RebalanceAbove / 100, CHAP: chap,
+		Listen: []string{w.cfg.Director.Listen}, Who: w.macAt, Opened: w.opened, Redirect: w.cfg.Director.Redirect, RebalanceAbove: w.cfg.Director.RebalanceAbove / 100, CHAP: chap,
 		Tell: func(message []byte) { w.running.changed(); tell(message) },
 	}, w.builder.View, w.event, log)
 	if err != nil {
@@ -96,6 +97,7 @@ const (
 	metricLogins    = "everboot_director_logins_total"  // label reason
 	metricDrops     = "everboot_director_dropped_total" // label reason
 	metricFailovers = "everboot_director_failovers_total"
+	metricRedirects = "everboot_director_redirects_total"
 	metricFailures  = "everboot_director_streamer_failures_total" // label streamer
 	metricForwarded = "everboot_director_forwarded_bytes_total"   // label direction
 )
@@ -105,6 +107,7 @@ func (c collector) director(send emit) {
 	send(metricSessions, "Streams through this appliance.", prometheus.GaugeValue, float64(s.Sessions))
 	send(metricHolding, "Logins that wait for a streamer.", prometheus.GaugeValue, float64(s.Holding))
 	send(metricFailovers, "Logins of targets that had another streamer before.", prometheus.CounterValue, float64(s.Failovers))
+	send(metricRedirects, "Logins that were sent to their streamer.", prometheus.CounterValue, float64(s.Redirects))
 	for reason, n := range s.Logins {
 		send(metricLogins, "How logins ended.", prometheus.CounterValue, float64(n), "reason", string(reason))
 	}

@@ -29,7 +29,7 @@ type ISCSIConfig struct {
 // StoreConfig is where replicas lie.
 type StoreConfig struct {
 	Path   string `toml:"path"`
-	Shared bool   `toml:"shared"`
+	Shared bool   `toml:"shared"` // other streamers have the same folder`
 }
 
 // LoadStreamer reads a streamer's configuration and checks it by itself, without a look at the host.
@@ -85,9 +85,6 @@ func (c *StreamerConfig) Validate() error {
 	}
 	if !(c.ISCSI.Power >= 0.1 && c.ISCSI.Power <= 1000) { // NaN is neither
 		return fmt.Errorf("iscsi.power %g: use 0.1 to 1000", c.ISCSI.Power)
-	}
-	if c.Store.Shared {
-		return fmt.Errorf("store.shared is not there yet; leave it out: replicas are read-only copies")
 	}
 	return nil
 }

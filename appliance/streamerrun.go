@@ -37,6 +37,7 @@ func RunStreamer(ctx context.Context, cfg *StreamerConfig, log *slog.Logger) err
 	}
 	agent, err := streamer.NewAgent(streamer.AgentConfig{
 		Node: cfg.Node, Site: cfg.Site, Addresses: cfg.ISCSI.Addresses, Power: cfg.ISCSI.Power, StorePath: cfg.Store.Path,
+		StoreShared: cfg.Store.Shared,
 	}, engine, registrar, log.With("room", "streamer"))
 	if err != nil {
 		return err

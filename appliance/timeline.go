@@ -81,7 +81,7 @@ func (t *timeline) put(b *boot, e site.Event) {
 		b.left++
 	}
 	b.events = append(b.events, e)
-	b.streams = b.streams || e.What == "login"
+	b.streams = b.streams || e.What == "login" || e.What == "redirect"
 	t.grow(b, size(e))
 }
 

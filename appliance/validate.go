@@ -68,9 +68,6 @@ func (c *Config) checkListeners() error {
 	if p := c.Director.RebalanceAbove; !(p >= 0 && p <= 10000) { // NaN is neither
 		return fmt.Errorf("director.rebalance_above %g: use a percentage such as 20, or leave it out: nothing moves by itself", p)
 	}
-	if c.Director.Redirect {
-		return fmt.Errorf("director.redirect is not there yet; leave it out: everybody is forwarded")
-	}
 	host, _, _ := net.SplitHostPort(c.API.Listen)
 	if addr, err := netip.ParseAddr(host); (err != nil || !addr.IsLoopback()) && host != "localhost" && c.API.Token.IsZero() {
 		return fmt.Errorf("api.listen %q is not loopback, so api.token is needed, such as token = \"file:/etc/everboot/api.token\"", c.API.Listen)

@@ -181,7 +181,9 @@ func (w *worker) run(ctx context.Context) error {
 	group.Go(func() error {
 		return w.registry.Run(all, func(c site.Content, r site.Registry) { w.builder.registryChanged(all, c, r) })
 	})
-	group.Go(func() error { return w.keepEvents(all) })
+	welcome := w.newWelcome()
+	group.Go(func() error { return welcome.Run(all) })
+	group.Go(func() error { return w.keepEvents(all, welcome.see) })
 	if w.running != nil {
 		group.Go(func() error { return w.running.Run(all) })
 	}
@@ -250,13 +252,14 @@ func (w *worker) event(e site.Event) {
 	}
 }
 
-func (w *worker) keepEvents(ctx context.Context) error {
+func (w *worker) keepEvents(ctx context.Context, see func(site.Event)) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case e := <-w.events:
 			w.timeline.Add(e)
+			see(e)
 			w.log.Debug("event", "mac", e.MAC, "what", e.What, "detail", e.Detail)
 		}
 	}

@@ -43,6 +43,8 @@ type Collection struct {
 	Name    string `json:"name"`
 	VDisk   string `json:"vdisk,omitempty"`
 	Version int    `json:"version,omitempty"`
+	// AutoAdd takes machines that nobody knows in, when they ask where to boot from.
+	AutoAdd bool `json:"auto_add,omitempty"`
 }
 
 // VDisk is a disk image in its versions.

@@ -31,6 +31,8 @@ type AgentConfig struct {
 	Addresses []netip.AddrPort // iSCSI portals, one a NIC
 	Power     float64          // relative; 1.0 if zero
 	StorePath string
+	// StoreShared says that other streamers have the same folder.
+	StoreShared bool
 
 	// Every is the time between announcements and looks at the store: 1 s.
 	Every time.Duration
@@ -109,6 +111,7 @@ func NewAgent(cfg AgentConfig, engine Engine, registrar Registrar, log *slog.Log
 	}
 	cfg = cfg.withDefaults()
 	store := NewStore(cfg.StorePath, log)
+	store.Shared = cfg.StoreShared
 	return &Agent{
 		cfg: cfg, engine: engine, log: log, store: store, ready: make(chan struct{}), digests: make(map[Disk]site.Digest),
 		herald: newHerald(registrar, cfg.Every, log), reader: newReader(store, log),

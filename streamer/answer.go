@@ -36,10 +36,15 @@ func (d *Director) refuse(ctx context.Context, c *caller, reason site.Reason) {
 	d.answer(ctx, c.conn, c.login, s)
 }
 
-// answer ends a login with a status. It lets the initiator close first, for a moment, so that the answer is not lost in a reset.
+// answer ends a login with a status.
 func (d *Director) answer(ctx context.Context, conn net.Conn, login iscsi.Login, s iscsi.Status) {
+	d.say(ctx, conn, login.Request.Reject(s))
+}
+
+// say sends the last word of a login. It lets the initiator close first, for a moment, so that it is not lost in a reset.
+func (d *Director) say(ctx context.Context, conn net.Conn, last iscsi.LoginResponse) {
 	defer within(ctx, conn, time.Second)()
-	if _, err := conn.Write(login.Request.Reject(s).PDU().Append(nil)); err != nil {
+	if _, err := conn.Write(last.PDU().Append(nil)); err != nil {
 		d.counts.drop(DropAnswer)
 		return
 	}

@@ -115,3 +115,18 @@ func TestCHAP(t *testing.T) {
 		})
 	}
 }
+
+// A streamer asks for no proof: to be sent there would be a way round CHAP.
+func TestWhoMustProveItselfIsNotRedirected(t *testing.T) {
+	d, err := NewDirector(DirectorConfig{Redirect: true}, func() *site.View { return nil }, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &caller{login: iscsi.Login{Request: iscsi.LoginRequest{ISID: [6]byte{0x00, 0x02, 0x3d}}}}
+	if !d.redirects(c, time.Now()) {
+		t.Error("nobody is redirected")
+	}
+	if c.proof = new(proof); d.redirects(c, time.Now()) {
+		t.Error("a way round CHAP")
+	}
+}

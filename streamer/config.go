@@ -27,6 +27,8 @@ type DirectorConfig struct {
 	// DrainPace is the time between two sessions that leave a draining streamer: 10 ms.
 	DrainPace time.Duration
 
+	// Redirect sends open-iscsi to its streamer rather than forward it.
+	Redirect bool
 	// RebalanceAbove moves targets by itself when the busiest streamer has so much more than the mean, as a fraction; 0: never.
 	RebalanceAbove float64
 	// CHAP returns how a device must prove who it is; false: it need not. Nil: nobody need.

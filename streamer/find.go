@@ -149,13 +149,24 @@ func (d *Director) try(ctx context.Context, c *caller) (*session, site.Reason) {
 			login: l, isid: c.login.Request.ISID, target: c.login.Target, initiator: c.conn, leg: leg,
 			portal: leg.RemoteAddr().String(),
 		}
-		c.conn.SetWriteDeadline(now.Add(d.cfg.LoginTimeout))
-		_, err = c.conn.Write(answer)
-		c.conn.SetWriteDeadline(time.Time{})
-		if err != nil { // splicing will see it too
-			d.counts.drop(DropAnswer)
+		if d.redirects(c, now) {
+			leg.Close()
+			d.pool.leave(st.Name)
+			c.moved = s
+			return nil, site.Picked
 		}
+		d.pass(c, answer)
 		return s, site.Picked
+	}
+}
+
+// pass gives the initiator its streamer's first answer. If that fails splicing will see it too.
+func (d *Director) pass(c *caller, answer []byte) {
+	c.conn.SetWriteDeadline(time.Now().Add(d.cfg.LoginTimeout))
+	_, err := c.conn.Write(answer)
+	c.conn.SetWriteDeadline(time.Time{})
+	if err != nil {
+		d.counts.drop(DropAnswer)
 	}
 }
 

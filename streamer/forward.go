@@ -21,7 +21,7 @@ func (d *Director) forward(ctx context.Context, s *session) {
 		d.pool.leave(s.Streamer)
 	}
 	before, failover := d.table.add(s)
-	d.cfg.Tell(encodeRuns([]run{{s.Device, s.target, s.Streamer, s.Since, s.Failovers, s.login.From}}))
+	d.cfg.Tell(encodeRuns([]run{s.runs(false)}))
 	d.counts.login(site.Picked)
 	if failover {
 		d.counts.failovers.Add(1)
@@ -44,7 +44,7 @@ func (d *Director) begins(s *session, before record, failover bool) {
 	if failover {
 		what = "failover"
 		detail = fmt.Sprintf("%s version %d from %s to %s %s", s.VDisk, s.Version, before.Streamer, s.Streamer, before.after(s.Since))
-		if !before.peer && before.asked.IsZero() {
+		if !before.lost.IsZero() && before.asked.IsZero() {
 			d.table.stalled(s.Device, now.Sub(before.lost), now)
 		}
 	}
@@ -54,7 +54,7 @@ func (d *Director) begins(s *session, before record, failover bool) {
 
 // reads tells of a session's first block, and of the stall that it ended.
 func (d *Director) reads(s *session, before record, failover bool, now time.Time) {
-	if !failover || before.peer || before.asked.IsZero() {
+	if !failover || before.asked.IsZero() {
 		d.event(s.Device, "block", fmt.Sprintf("the first from %s, %s after the login", s.Streamer, now.Sub(s.Since).Round(time.Millisecond)))
 		return
 	}
@@ -65,7 +65,10 @@ func (d *Director) reads(s *session, before record, failover bool, now time.Time
 
 // after says how long a device was away, and why.
 func (r record) after(now time.Time) string {
-	if r.peer {
+	switch {
+	case r.Redirected:
+		return "which it was redirected to"
+	case r.peer:
 		return "after its appliance stopped"
 	}
 	return fmt.Sprintf("after %s: %s", now.Sub(r.lost).Round(time.Millisecond), r.why)
@@ -73,19 +76,20 @@ func (r record) after(now time.Time) string {
 
 // Last is what the director remembers of a device's last session, wherever it was led.
 type Last struct {
-	Target    string        `json:"target"` // IQN
-	Streamer  string        `json:"streamer"`
-	Since     time.Time     `json:"since"`
-	Failovers int           `json:"failovers"`
-	Elsewhere bool          `json:"elsewhere"`      // another appliance's director led it
-	Lost      time.Time     `json:"lost,omitzero"`  // when the device lost it; zero: it did not, or nobody here knows
-	Why       string        `json:"why,omitempty"`  // it was lost
-	Stall     time.Duration `json:"stall,omitzero"` // see Session
-	StallAt   time.Time     `json:"stall_at,omitzero"`
+	Target     string        `json:"target"` // IQN
+	Streamer   string        `json:"streamer"`
+	Since      time.Time     `json:"since"`
+	Failovers  int           `json:"failovers"`
+	Redirected bool          `json:"redirected"`     // it does not go through a director
+	Elsewhere  bool          `json:"elsewhere"`      // another appliance's director led it
+	Lost       time.Time     `json:"lost,omitzero"`  // when the device lost it; zero: it did not, or nobody here knows
+	Why        string        `json:"why,omitempty"`  // it was lost
+	Stall      time.Duration `json:"stall,omitzero"` // see Session
+	StallAt    time.Time     `json:"stall_at,omitzero"`
 }
 
 // Last returns the last session of a device; false: nobody knows of one.
 func (d *Director) Last(m site.MAC) (Last, bool) {
 	r, ok := d.table.last(m)
-	return Last{r.Target, r.Streamer, r.Since, r.Failovers, r.peer, r.lost, r.why, r.stall, r.stallAt}, ok
+	return Last{r.Target, r.Streamer, r.Since, r.Failovers, r.Redirected, r.peer, r.lost, r.why, r.stall, r.stallAt}, ok
 }

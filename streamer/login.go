@@ -24,6 +24,7 @@ type caller struct {
 	sent   []byte // what it sent so far, to be passed on
 	device site.MAC
 	proof  *proof       // after CHAP
+	moved  *session     // where it is redirected to
 	told   bool         // the log knows that a streamer refused it
 	status iscsi.Status // with NotALogin
 }
@@ -78,7 +79,7 @@ func (d *Director) identify(ctx context.Context, c *caller) error {
 	return d.authenticate(ctx, c, want)
 }
 
-// login finds a session for who asks, or tells it why not.
+// login finds a session for who asks, or tells it where there is one, or why there is none.
 func (d *Director) login(ctx context.Context, c *caller) *session {
 	v := d.view()
 	if _, reason := d.admit(v, c); reason != site.Picked && !waits(v, reason) {
@@ -97,6 +98,8 @@ func (d *Director) login(ctx context.Context, c *caller) *session {
 		d.counts.drop(dropOf(err))
 	case reason != site.Picked:
 		d.refuse(ctx, c, reason)
+	case c.moved != nil:
+		d.redirect(ctx, c)
 	}
 	return s
 }

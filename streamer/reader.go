@@ -2,6 +2,7 @@ package streamer
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -69,7 +70,11 @@ func (r *reader) read(ctx context.Context, d Disk) {
 		var err error
 		digest, err = r.store.Digest(ctx, d)
 		if err != nil {
-			if ctx.Err() == nil {
+			switch {
+			case ctx.Err() != nil:
+			case errors.Is(err, errElsewhere): // the agent looks for its manifest meanwhile
+				r.log.Info("a replica is not served yet", "path", d.Path, "why", err)
+			default:
 				r.log.Warn("a replica is not served", "path", d.Path, "error", err)
 			}
 			return

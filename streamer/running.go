@@ -18,6 +18,8 @@ type run struct {
 	Streamer  string    `json:"streamer"`
 	Since     time.Time `json:"since"`
 	Failovers int       `json:"failovers,omitempty"`
+	// Redirected sessions do not go through a director.
+	Redirected bool `json:"redirected,omitempty"`
 	// From is where it logged in from; not valid: not known.
 	From netip.Addr `json:"from,omitzero"`
 }

@@ -175,11 +175,25 @@ func (t *table) shard(m site.MAC) *shard {
 // target), because their streamer may be another one, which cannot know.
 func (t *table) add(s *session) (before record, failover bool) {
 	h := t.shard(s.Device)
-	for _, old := range h.twins(s) {
-		old.end(endReplaced, true)
-	}
+	h.replace(s)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	before, failover = h.note(s, false)
+	h.sessions[s] = struct{}{}
+	return before, failover
+}
+
+// moved is add for a login that is redirected: its session will not go through here.
+func (t *table) moved(s *session) (before record, failover bool) {
+	h := t.shard(s.Device)
+	h.replace(s)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.note(s, true)
+}
+
+// note remembers a device's last session.
+func (h *shard) note(s *session, redirected bool) (before record, failover bool) {
 	before = h.devices[s.Device]
 	failover = before.failover(s)
 	if failover {
@@ -187,15 +201,17 @@ func (t *table) add(s *session) (before record, failover bool) {
 	} else if !s.firmware() { // firmware that comes by itself boots anew
 		s.Failovers = before.Failovers
 	}
-	r := record{run: run{
-		MAC: s.Device, Target: s.target, Streamer: s.Streamer, Since: s.Since, Failovers: s.Failovers, From: s.login.From,
-	}}
+	r := record{run: s.runs(redirected)}
 	if s.Failovers > 0 {
 		r.stall, r.stallAt = before.stall, before.stallAt
 	}
 	h.devices[s.Device] = r
-	h.sessions[s] = struct{}{}
 	return before, failover
+}
+
+// runs returns what the session's device runs from now on.
+func (s *session) runs(redirected bool) run {
+	return run{s.Device, s.target, s.Streamer, s.Since, s.Failovers, redirected, s.login.From}
 }
 
 // stalled notes how long a device waited in its last failover.
@@ -220,7 +236,10 @@ func (t *table) last(m site.MAC) (record, bool) {
 
 // failover reports whether a session is the continuation, elsewhere, of the one that is remembered.
 func (r record) failover(s *session) bool {
-	if r.peer {
+	switch {
+	case r.Redirected: // nobody here sees when such a session ends
+		return r.Target == s.target && !s.firmware() && r.Streamer != s.Streamer
+	case r.peer:
 		return r.Target == s.target && !s.firmware()
 	}
 	return !r.lost.IsZero() && s.Since.Sub(r.lost) < memory && r.Streamer != s.Streamer
@@ -228,6 +247,13 @@ func (r record) failover(s *session) bool {
 
 // firmware reports whether iPXE logs in, which boots; what it booted has another ISID.
 func (s *session) firmware() bool { return s.isid[0] == 0x40 }
+
+// replace ends the sessions that a new one replaces.
+func (h *shard) replace(s *session) {
+	for _, old := range h.twins(s) {
+		old.end(endReplaced, true)
+	}
+}
 
 // twins returns the sessions that a new one replaces.
 func (h *shard) twins(s *session) []*session {

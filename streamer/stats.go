@@ -31,6 +31,7 @@ type DirectorStats struct {
 	Drops       map[Drop]uint64
 	Discoveries uint64
 	Failovers   uint64
+	Redirects   uint64            // logins that were sent to their streamer
 	Failures    map[string]uint64 // by streamer: connections and logins that it did not take
 	BytesIn     uint64            // from initiators
 	BytesOut    uint64            // to initiators
@@ -40,6 +41,7 @@ type DirectorStats struct {
 type counts struct {
 	holding                atomic.Int64
 	discoveries, failovers atomic.Uint64
+	redirects              atomic.Uint64
 	bytesIn, bytesOut      atomic.Uint64 // of ended sessions
 
 	mu     sync.Mutex
@@ -69,7 +71,7 @@ func (c *counts) drop(d Drop) {
 func (d *Director) Stats() DirectorStats {
 	s := DirectorStats{
 		Holding: int(d.counts.holding.Load()), Discoveries: d.counts.discoveries.Load(), Failovers: d.counts.failovers.Load(),
-		BytesIn: d.counts.bytesIn.Load(), BytesOut: d.counts.bytesOut.Load(), Failures: d.pool.failures(),
+		Redirects: d.counts.redirects.Load(), BytesIn: d.counts.bytesIn.Load(), BytesOut: d.counts.bytesOut.Load(), Failures: d.pool.failures(),
 	}
 	for _, live := range d.Sessions() {
 		s.Sessions++

@@ -46,6 +46,8 @@ const (
 type Store struct {
 	path string
 	log  *slog.Logger
+	// Shared says that other streamers have the same folder: one of them reads a new replica for all.
+	Shared bool
 }
 
 // Disk is a replica as the file system shows it. It changes whenever the file does, and so serves as a key.
@@ -68,6 +70,32 @@ type manifest struct {
 
 // NewStore returns the store at a folder, which need not exist yet.
 func NewStore(path string, log *slog.Logger) *Store { return &Store{path: path, log: log} }
+
+// lockName is the file beside a disk that who reads it for its digest holds.
+const lockName = ".reading"
+
+// errElsewhere says that another streamer reads the disk already.
+var errElsewhere = errors.New("another streamer with this store reads it")
+
+// lock makes sure that nobody else reads a disk of a shared store for its digest. A store where nothing can be written to is read by everybody.
+func (s *Store) lock(d Disk) (unlock func(), err error) {
+	if !s.Shared {
+		return func() {}, nil
+	}
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(d.Path), lockName), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		s.log.Warn("a replica of a shared store is read by every streamer", "path", d.Path, "error", err)
+		return func() {}, nil
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = errElsewhere
+		}
+		return nil, err
+	}
+	return func() { f.Close() }, nil // and with it the lock goes, also that of a machine that dies, as NFS has leases
+}
 
 // Scan lists the replicas. What is not named as a replica is passed over.
 func (s *Store) Scan() ([]Disk, error) {
@@ -152,6 +180,14 @@ var errChanged = errors.New("it changed while it was read; rename replicas into 
 
 // Digest reads a disk and returns its digest, and writes it into the manifest.
 func (s *Store) Digest(ctx context.Context, d Disk) (site.Digest, error) {
+	unlock, err := s.lock(d)
+	if err != nil {
+		return "", fmt.Errorf("reading %s: %w", d.Path, err)
+	}
+	defer unlock()
+	if digest, ok := s.Known(d); ok && s.Shared { // who had the lock before has read it
+		return digest, nil
+	}
 	start := time.Now()
 	digest, err := ContentDigest(ctx, d.Path, func(done, total int64) {
 		s.log.Info("reading a replica for its digest", "path", d.Path, "percent", done*100/max(total, 1))

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -59,6 +61,45 @@ func TestStore(t *testing.T) {
 	}
 	if _, ok := store.Known(changed[0]); ok {
 		t.Error("a broken manifest is believed")
+	}
+}
+
+// Of the streamers that have one folder, one reads a new replica; the others take its word, and read by themselves if it dies.
+func TestSharedStoreIsReadOnce(t *testing.T) {
+	dir := t.TempDir()
+	path := putDisk(t, dir, "debian", "1", 0)
+	store := streamer.NewStore(dir, slog.New(slog.DiscardHandler))
+	store.Shared = true
+	disks, err := store.Scan()
+	if err != nil || len(disks) != 1 {
+		t.Fatal(disks, err)
+	}
+	other, err := os.Create(filepath.Join(filepath.Dir(path), ".reading"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(other.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := store.Digest(t.Context(), disks[0]); err == nil || !strings.Contains(err.Error(), "another streamer") {
+		t.Errorf("read beside another: %q, %v", d, err)
+	}
+	other.Close()
+	digest, err := store.Digest(t.Context(), disks[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest := filepath.Join(filepath.Dir(path), "manifest.json")
+	text, err := os.ReadFile(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	word := strings.Repeat("ab", 32) // of one that was faster; nobody reads the disk again
+	if err := os.WriteFile(manifest, []byte(strings.ReplaceAll(string(text), string(digest), word)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := store.Digest(t.Context(), disks[0]); err != nil || string(again) != word {
+		t.Errorf("got %s, %v", again, err)
 	}
 }
 

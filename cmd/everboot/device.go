@@ -75,7 +75,10 @@ func describeLast(d web.DeviceStatus) string {
 		return ""
 	}
 	text := fmt.Sprintf("; its last was from %s, since %s, with %d failovers", l.Streamer, l.Since.Local().Format(stamp), l.Failovers)
-	if l.Elsewhere {
+	switch {
+	case l.Redirected:
+		return text + ", directly: it was redirected"
+	case l.Elsewhere:
 		return text + ", through another appliance: ask that one with --api"
 	}
 	return text + prefixed("; lost: ", l.Why)

@@ -176,16 +176,19 @@ var deviceObject = object{
 
 var collectionObject = object{
 	noun: "collection", keyUse: "NAME", kind: site.KindCollection,
-	fields: []field{{"vdisk", "the vDisk its devices boot"}, {"version", "a number, or newest"}},
+	fields: []field{
+		{"vdisk", "the vDisk its devices boot"}, {"version", "a number, or newest"},
+		{"auto-add", "true: machines that nobody knows become its devices when they ask where to boot from"},
+	},
 	raw:    func(v *site.View) any { return v.Collections },
 	key:    func(_ *site.View, typed string) (string, error) { return typed, site.CheckName("collection", typed) },
 	list: func(v *site.View) ([]string, [][]string) {
 		var rows [][]string
 		for _, c := range v.Collections {
-			rows = append(rows, []string{c.Name, c.VDisk, versionText(c.Version)})
+			rows = append(rows, []string{c.Name, c.VDisk, versionText(c.Version), strconv.FormatBool(c.AutoAdd)})
 		}
 		slices.SortFunc(rows, slices.Compare)
-		return []string{"NAME", "VDISK", "VERSION"}, rows
+		return []string{"NAME", "VDISK", "VERSION", "AUTO-ADD"}, rows
 	},
 	set: func(v *site.View, key string, given map[string]string) (any, error) {
 		c := v.Collections[key]
@@ -194,6 +197,11 @@ var collectionObject = object{
 			c.VDisk = text
 		}
 		var err error
+		if text, ok := given["auto-add"]; ok {
+			if c.AutoAdd, err = strconv.ParseBool(text); err != nil {
+				return c, fmt.Errorf("--auto-add %q: use true or false", text)
+			}
+		}
 		if text, ok := given["version"]; ok {
 			c.Version, err = parseVersion(text)
 		}

@@ -28,6 +28,8 @@ type ClientConfig struct {
 	Token     string        // of the API
 	Timeout   time.Duration // for one announcement; 0: DefaultTimeout
 	Log       *slog.Logger  // nil: none
+	// Dial opens connections; nil: a net.Dialer. The lab dials from another network namespace.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Validate returns an error that says what to change.
@@ -74,11 +76,14 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Dial == nil {
+		cfg.Dial = (&net.Dialer{}).DialContext
+	}
 	return &Client{
 		cfg: cfg, follows: make(map[string]Wish), failed: make(map[string]bool),
 		http: &http.Client{
 			// No proxy of the environment: appliances are in the same site, and the token is for them only.
-			Transport: &http.Transport{DialContext: (&net.Dialer{}).DialContext, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
+			Transport: &http.Transport{DialContext: cfg.Dial, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
 			CheckRedirect: func(*http.Request, []*http.Request) error {
 				return errors.New("an appliance does not redirect: mend its address")
 			},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -65,7 +66,17 @@ func descriptors(pid int) int {
 
 // login opens a session of target i at an address, from the targets' host.
 func (s *stage) login(address string, i int) (*iscsi.Session, error) {
+	return s.loginAs([6]byte{}, address, i)
+}
+
+// loginAs is login with an ISID, which may make the director redirect: then the session is with the streamer itself.
+func (s *stage) loginAs(isid [6]byte, address string, i int) (*iscsi.Session, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return iscsi.Dial(ctx, address, iscsi.Config{InitiatorName: site.InitiatorName(mac(i)), TargetName: s.iqn, Dial: s.host["targets"].Dial})
+	c := iscsi.Config{InitiatorName: site.InitiatorName(mac(i)), TargetName: s.iqn, ISID: isid, Dial: s.host["targets"].Dial}
+	session, err := iscsi.Dial(ctx, address, c)
+	if moved := (*iscsi.LoginError)(nil); errors.As(err, &moved) && moved.Status == iscsi.StatusMovedTemporarily {
+		return iscsi.Dial(ctx, moved.Address, c)
+	}
+	return session, err
 }

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"everboot/appliance/web"
+	"everboot/site"
 )
 
 const (
@@ -15,7 +18,7 @@ const (
 	streams       = 4
 	// bytesEach are read through each of the peers in a run: large enough for a second or more.
 	bytesEach = 1 << 30
-	runs      = 3
+	runs      = 5
 )
 
 // forwarding compares throughput, and the processor time of the one in the middle.
@@ -42,14 +45,25 @@ listen iscsi
 	if err != nil {
 		return err
 	}
+	// One streamer for all: HAProxy has no other.
+	if err := s.api.Put(context.Background(), site.KindVDisk, "debian", site.VDisk{Name: "debian", Server: "s2"}); err != nil {
+		return err
+	}
+	if err := s.await("load balancing is off", func(v web.Status) bool { return v.View.VDisks["debian"].Server == "s2" }); err != nil {
+		return err
+	}
 	peers := []struct {
 		name, portal string
+		isid         [6]byte
 		pid          int
-	}{{"direct", addresses["s2"] + ":3260", 0}, {"HAProxy, splice-auto", haproxyPortal, haproxy.PID()}, {"everboot", portal, worker}}
+	}{
+		{"direct", addresses["s2"] + ":3260", [6]byte{}, 0}, {"HAProxy, splice-auto", haproxyPortal, [6]byte{}, haproxy.PID()},
+		{"everboot", portal, [6]byte{}, worker}, {"everboot, redirected", portal, [6]byte{0x00, 0x02, 0x3d}, worker},
+	}
 	results := make([][]result, len(peers))
 	for range runs { // in turn, so that a slow moment of the machine meets all
 		for i, p := range peers {
-			r, err := s.transfer(p.portal, p.pid)
+			r, err := s.transfer(p.portal, p.isid, p.pid)
 			if err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
 			}
@@ -75,7 +89,7 @@ type result struct {
 }
 
 // transfer reads bytesEach over some streams.
-func (s *stage) transfer(address string, pid int) (result, error) {
+func (s *stage) transfer(address string, isid [6]byte, pid int) (result, error) {
 	var all sync.WaitGroup
 	errs := make(chan error, streams)
 	before, start := time.Duration(0), time.Now()
@@ -84,7 +98,7 @@ func (s *stage) transfer(address string, pid int) (result, error) {
 	}
 	for i := range streams {
 		all.Go(func() {
-			session, err := s.login(address, i+1)
+			session, err := s.loginAs(isid, address, i+1)
 			if err != nil {
 				errs <- err
 				return

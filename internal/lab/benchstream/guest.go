@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,7 +20,7 @@ import (
 const (
 	bootTime  = 4 * time.Minute // of an emulated machine; it takes half of one
 	guestWait = 3 * time.Second // after each failure; what comes later is of something else
-	firmware  = 4 << 20         // bytes that the boot loader has read when its streamer is killed
+	bootRead  = 4 << 20         // bytes that the boot loader has read when its streamer is killed
 )
 
 // machine is a booted QEMU guest, and the site that it booted from.
@@ -36,41 +38,95 @@ type failure struct {
 	mend  func(owner, serving string) error
 }
 
-// guest boots a machine in QEMU whose streamer dies while its boot loader reads, and shows what a reader in it sees of every failure.
+// guest boots a Debian in QEMU whose streamer dies while its boot loader reads, and shows what a reader in it sees of every failure.
 func guest(binary, dir string) error {
-	disk, err := vdisk.Minimal(context.Background(), "build", func(string) {})
+	m, end, err := newMachine(binary, dir, vdisk.Full, fleet.Options{Loader: true})
 	if err != nil {
 		return err
+	}
+	defer end()
+	if err := m.bootKilled(); err != nil {
+		return err
+	}
+	if err := m.target.AwaitMultiuser(bootTime); err != nil {
+		return err
+	}
+	return m.measureAll(m.failures())
+}
+
+// redirected boots a machine whose stream is forwarded, has the appliances redirect from then on, and shows what the machine sees of it.
+func redirected(binary, dir string) error {
+	m, end, err := newMachine(binary, dir, vdisk.Minimal, fleet.Options{})
+	if err != nil {
+		return err
+	}
+	defer end()
+	if m.target, err = m.PowerOn(1, lab.BIOS); err != nil {
+		return err
+	}
+	if err := m.target.AwaitReading(bootTime); err != nil {
+		return err
+	}
+	for _, name := range []string{"a", "b"} {
+		f, err := os.OpenFile(m.Config(name), os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString("\n[director]\nredirect = true\n")
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	restart := failure{"appliances restarted with director.redirect", 0, 1, func(owner, _ string) error {
+		for _, name := range []string{fleet.Other(owner), owner} {
+			if err := m.Process(name).Stop(patience); err != nil {
+				return err
+			}
+			m.Start(name)
+		}
+		return nil
+	}, nil}
+	kill := func(_, serving string) error { m.Host[serving].KillAll(); return nil }
+	start := func(_, serving string) error { m.Start(serving); return nil }
+	silence := func(on bool) func(_, serving string) error {
+		return func(_, serving string) error { m.Host[serving].Cables()[0].Silence(on); return nil }
+	}
+	return m.measureAll([]failure{
+		restart,
+		{"redirected, streamer killed", 100 * time.Millisecond, 5, kill, start},
+		{"redirected, streamer's host silent", 0, 2, silence(true), silence(false)},
+		{"redirected, appliance: guard and worker killed", 0, 1, func(owner, _ string) error { m.Host[owner].KillAll(); return nil },
+			func(owner, _ string) error { m.Start(owner); return nil }},
+	})
+}
+
+// newMachine lays the network, and starts two appliances and two streamers; end ends them.
+func newMachine(binary, dir string, kind func(context.Context, string, func(string)) (string, error), o fleet.Options) (m *machine, end func() error, err error) {
+	disk, err := kind(context.Background(), "build", func(string) {})
+	if err == nil {
+		disk, err = filepath.Abs(disk)
+	}
+	if err != nil {
+		return nil, nil, err
 	}
 	l, err := lab.Open(lab.Options{Dir: dir})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	defer l.Close()
-	disk, err = filepath.Abs(disk)
-	if err != nil {
-		return err
-	}
-	f, err := fleet.New(l, fleet.Options{Binary: binary, VDisk: disk, Loader: true})
-	if err != nil {
-		return err
-	}
-	m := &machine{Fleet: f}
-	for _, node := range []string{"a", "b", "s1", "s2"} {
-		f.Start(node)
-	}
-	if err := m.whole(); err != nil {
-		return err
-	}
-	if err := m.boot(); err != nil {
-		return err
-	}
-	for _, x := range m.failures() {
-		if err := m.measure(x); err != nil {
-			return fmt.Errorf("%s: %w", x.what, err)
+	o.Binary, o.VDisk = binary, disk
+	f, err := fleet.New(l, o)
+	if err == nil {
+		m = &machine{Fleet: f}
+		for _, node := range []string{"a", "b", "s1", "s2"} {
+			f.Start(node)
 		}
+		err = m.whole()
 	}
-	return nil
+	if err != nil {
+		l.Close()
+		return nil, nil, err
+	}
+	return m, l.Close, nil
 }
 
 // whole waits until both appliances have both streamers, and would let the target boot.
@@ -86,49 +142,56 @@ func (m *machine) whole() error {
 	return lab.Eventually(patience, "one appliance has the address", func() error { _, err := m.Owner(); return err })
 }
 
-// session returns who owns the address, and the newest session of the target there.
-func (m *machine) session() (owner string, s web.Session, err error) {
+// session returns who owns the address, and the last session of the target that is known there.
+func (m *machine) session() (owner string, s web.DeviceStatus, err error) {
 	if owner, err = m.Owner(); err != nil {
 		return "", s, err
 	}
-	status, err := m.Status(owner)
+	out, err := m.Command(owner, "status", "--device", fleet.MAC(1), "--json")
 	if err != nil {
+		return "", s, fmt.Errorf("%w: %s", err, out)
+	}
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
 		return "", s, err
 	}
-	if len(status.Sessions) == 0 {
+	if s.Last == nil || len(s.Sessions) == 0 && !s.Last.Redirected {
 		return "", s, fmt.Errorf("%s forwards nothing", owner)
 	}
-	return owner, status.Sessions[len(status.Sessions)-1], nil
+	return owner, s, nil
 }
 
-// boot powers the machine on, kills its streamer while GRUB reads by way of the BIOS, and waits for the reads of what it booted.
-func (m *machine) boot() (err error) {
+// bootKilled powers the machine on, kills its streamer while GRUB reads by way of the BIOS, and waits for the reads of what it booted.
+func (m *machine) bootKilled() (err error) {
 	start := time.Now()
 	if m.target, err = m.PowerOn(1, lab.BIOS); err != nil {
 		return err
 	}
-	var s web.Session
+	var owner string
+	var read uint64
+	var s web.DeviceStatus
 	err = lab.Eventually(bootTime, "the boot loader reads", func() (err error) {
-		if _, s, err = m.session(); err == nil && s.ToTarget < firmware {
-			err = fmt.Errorf("it has read %d bytes", s.ToTarget)
+		if owner, s, err = m.session(); err != nil {
+			return err
 		}
-		return err
+		if read = s.Sessions[len(s.Sessions)-1].ToTarget; read < bootRead {
+			return fmt.Errorf("it has read %d bytes", read)
+		}
+		return nil
 	})
 	if err != nil {
 		return err
 	}
-	m.Host[s.Streamer].KillAll()
-	read := s.ToTarget
+	m.Host[s.Last.Streamer].KillAll()
 	if err := m.target.AwaitReading(bootTime); err != nil {
 		return err
 	}
 	report, _ := m.target.Last()
 	row("streamer killed while the boot loader reads (BIOS)", "after %.1f MB of %s; the boot went on, first read %.1f s after power-on, %d I/O errors",
-		float64(read)/1e6, s.Streamer, time.Since(start).Seconds(), report.Errors)
-	if out, err := m.Command("a", "status", "--device", "t1"); err == nil {
-		os.WriteFile(filepath.Join(m.Lab.Dir(), "device-a.txt"), []byte(out), 0o644)
+		float64(read)/1e6, s.Last.Streamer, time.Since(start).Seconds(), report.Errors)
+	if out, err := m.Command(owner, "status", "--device", "t1"); err == nil {
+		fmt.Println(out)
 	}
-	m.Start(s.Streamer)
+	m.Start(s.Last.Streamer)
 	return m.whole()
 }
 
@@ -147,17 +210,26 @@ func (m *machine) failures() []failure {
 		{"streamer killed", 100 * time.Millisecond, 5, kill, start},
 		{"streamer's host silent", 700 * time.Millisecond, 3,
 			func(_, serving string) error { return silence(serving, true) }, func(_, serving string) error { return silence(serving, false) }},
-		{"planned drain", 100 * time.Millisecond, 5,
+		{"planned drain", 100 * time.Millisecond, 3,
 			func(_, serving string) error { return command("streamer", "drain", serving) },
 			func(_, serving string) error { return command("streamer", "resume", serving) }},
-		{"streamer's agent stopped", 100 * time.Millisecond, 3,
+		{"streamer's agent stopped", 100 * time.Millisecond, 2,
 			func(_, serving string) error { return m.Process(serving).Stop(30 * time.Second) }, start},
 		{"appliance's worker killed", 300 * time.Millisecond, 5, func(owner, _ string) error { return m.KillWorker(owner) }, nil},
 		{"appliance's host silent", 700 * time.Millisecond, 3,
 			func(owner, _ string) error { return silence(owner, true) }, func(owner, _ string) error { return silence(owner, false) }},
-		{"appliance: guard and worker killed", 0, 3,
+		{"appliance: guard and worker killed", 0, 2,
 			func(owner, _ string) error { m.Host[owner].KillAll(); return nil }, func(owner, _ string) error { m.Start(owner); return nil }},
 	}
+}
+
+func (m *machine) measureAll(list []failure) error {
+	for _, x := range list {
+		if err := m.measure(x); err != nil {
+			return fmt.Errorf("%s: %w", x.what, err)
+		}
+	}
+	return nil
 }
 
 // measure lets a failure happen some times, mends it each time, and prints what the guest saw.
@@ -165,12 +237,12 @@ func (m *machine) measure(x failure) error {
 	var stalls []time.Duration
 	for range x.times {
 		var owner string
-		var s web.Session
+		var s web.DeviceStatus
 		if err := lab.Eventually(patience, "the target streams", func() (err error) { owner, s, err = m.session(); return err }); err != nil {
 			return err
 		}
 		var failed error
-		stall, err := m.target.Watch(func() { failed = x.fail(owner, s.Streamer) }, guestWait)
+		stall, err := m.target.Watch(func() { failed = x.fail(owner, s.Last.Streamer) }, guestWait)
 		switch {
 		case failed != nil:
 			return failed
@@ -181,7 +253,7 @@ func (m *machine) measure(x failure) error {
 		}
 		stalls = append(stalls, stall.Longest)
 		if x.mend != nil {
-			if err := x.mend(owner, s.Streamer); err != nil {
+			if err := x.mend(owner, s.Last.Streamer); err != nil {
 				return err
 			}
 		}

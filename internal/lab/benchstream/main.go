@@ -27,23 +27,24 @@ func run() int {
 	return 0
 }
 
-// part is something that is measured by itself, with one appliance and three streamers.
+// part is something that is measured by itself.
 type part struct {
 	name    string
-	measure func(*stage) error
+	measure func(binary, dir string) error
 }
 
-var parts = []part{{"targets", targets}, {"flood", flood}, {"forwarding", forwarding}, {"conformance", conformance}}
-
-// guestPart is the one that has a site of its own.
-const guestPart = "guest"
+// parts are all, in the order in which they are measured, each with a lab of its own.
+var parts = []part{
+	{"targets", crowded(targets)}, {"flood", crowded(flood)}, {"forwarding", crowded(forwarding)}, {"conformance", crowded(conformance)},
+	{"large", large}, {"consul", withoutConsul}, {"guest", guest}, {"redirected", redirected},
+}
 
 func names() []string {
 	var list []string
 	for _, p := range parts {
 		list = append(list, p.name)
 	}
-	return append(list, guestPart)
+	return list
 }
 
 func measure(binary, dir, only string) error {
@@ -63,32 +64,26 @@ func measure(binary, dir, only string) error {
 		}
 		defer os.RemoveAll(dir)
 	}
-	if only != guestPart {
-		if err := crowded(path, filepath.Join(dir, "crowd"), only); err != nil {
-			return err
-		}
-	}
-	if only == "" || only == guestPart {
-		return guest(path, filepath.Join(dir, guestPart))
-	}
-	return nil
-}
-
-// crowded measures all parts, or one, of one appliance and three streamers.
-func crowded(binary, dir, only string) error {
-	s, err := newStage(binary, dir)
-	if err != nil {
-		return err
-	}
-	defer s.lab.Close()
 	for _, p := range parts {
 		if only != "" && p.name != only {
 			continue
 		}
-		if err := p.measure(s); err != nil {
-			return err
+		if err := p.measure(path, filepath.Join(dir, p.name)); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
 		fmt.Println()
 	}
 	return nil
+}
+
+// crowded measures something with one appliance, three streamers and the embedded registry.
+func crowded(measure func(*stage) error) func(binary, dir string) error {
+	return func(binary, dir string) error {
+		s, err := newStage(binary, dir, false)
+		if err != nil {
+			return err
+		}
+		defer s.lab.Close()
+		return measure(s)
+	}
 }

@@ -34,21 +34,22 @@ type stage struct {
 	cable   map[string]*lab.Cable
 	process map[string]*lab.Process
 	api     web.Client
+	consul  bool // the registry is Consul, on host c; else embedded
 }
 
-var addresses = map[string]string{"a": "198.18.0.2", "s1": "198.18.0.21", "s2": "198.18.0.22", "s3": "198.18.0.23", "targets": "198.18.0.51", "crowd": "198.18.0.52"}
+var addresses = map[string]string{"c": "198.18.0.31", "a": "198.18.0.2", "s1": "198.18.0.21", "s2": "198.18.0.22", "s3": "198.18.0.23", "targets": "198.18.0.51", "crowd": "198.18.0.52"}
 
 func mac(i int) site.MAC { return site.MAC{0x52, 0x54, 0, 0, byte(i >> 8), byte(i)} }
 
 // newStage builds and starts everything, and returns when the streamers serve.
-func newStage(binary, dir string) (*stage, error) {
+func newStage(binary, dir string, consul bool) (*stage, error) {
 	l, err := lab.Open(lab.Options{Dir: dir, Offload: true})
 	if err != nil {
 		return nil, err
 	}
 	s := &stage{
 		lab: l, binary: binary, content: make([]byte, size), host: map[string]*lab.Host{}, cable: map[string]*lab.Cable{},
-		process: map[string]*lab.Process{},
+		process: map[string]*lab.Process{}, consul: consul,
 	}
 	rnd := rand.NewChaCha8([32]byte{1})
 	rnd.Read(s.content)
@@ -60,6 +61,12 @@ func newStage(binary, dir string) (*stage, error) {
 	if err := s.configure(); err != nil {
 		l.Close()
 		return nil, err
+	}
+	if consul {
+		if err := s.startConsul(); err != nil {
+			l.Close()
+			return nil, err
+		}
 	}
 	for _, name := range []string{"a", "s1", "s2", "s3"} {
 		s.start(name)
@@ -88,7 +95,13 @@ func (s *stage) configure() error {
 	var c strings.Builder
 	fmt.Fprintf(&c, "node = \"a\"\ninterface = \"eth0\"\nstate = %q\n[http]\nenabled = false\n[tftp]\nenabled = false\n", s.path("a"))
 	fmt.Fprintf(&c, "[api]\nlisten = \":8667\"\ntoken = \"file:%s\"\n", s.path("token"))
-	for i := 1; i <= crowdSize; i++ {
+	registry := fmt.Sprintf("addresses = [\"http://%s:8667\"]\ntoken = \"file:%s\"\n", addresses["a"], s.path("token"))
+	if s.consul {
+		registry = fmt.Sprintf("kind = \"consul\"\naddress = \"%s:8500\"\n", addresses["c"])
+		fmt.Fprintf(&c, "[registry]\n%s", registry)
+	}
+	c.WriteString("[director]\nredirect = true\n") // of open-iscsi, which the crowd is not
+	for i := 1; i <= crowdSize && !s.consul; i++ {
 		fmt.Fprintf(&c, "[[device]]\nmac = %q\nvdisk = \"debian\"\n", mac(i))
 	}
 	if err := os.WriteFile(s.path("a.toml"), []byte(c.String()), 0o600); err != nil {
@@ -102,8 +115,8 @@ func (s *stage) configure() error {
 		if err := os.WriteFile(filepath.Join(replica, "disk.raw"), s.content, 0o644); err != nil {
 			return err
 		}
-		text := fmt.Sprintf("node = %q\nstate = %q\n[registry]\naddresses = [\"http://%s:8667\"]\ntoken = \"file:%s\"\n[iscsi]\naddresses = [\"%s:3260\"]\n[store]\npath = %q\n",
-			name, s.path(name), addresses["a"], s.path("token"), addresses[name], s.path(name, "store"))
+		text := fmt.Sprintf("node = %q\nstate = %q\n[registry]\n%s[iscsi]\naddresses = [\"%s:3260\"]\n[store]\npath = %q\n",
+			name, s.path(name), registry, addresses[name], s.path(name, "store"))
 		if err := os.WriteFile(s.path(name+".toml"), []byte(text), 0o600); err != nil {
 			return err
 		}
@@ -151,11 +164,11 @@ func (s *stage) spread() (text string, off float64, err error) {
 	return strings.Join(parts, ", "), off, nil
 }
 
-// crowd starts the targets.
-func (s *stage) crowd(ctx context.Context) *crowd.Crowd {
+// crowd starts the targets from first to last.
+func (s *stage) crowd(ctx context.Context, first, last int) *crowd.Crowd {
 	return crowd.Start(ctx, crowd.Config{
-		Targets: crowdSize, Portal: portal, IQN: s.iqn, Content: s.content, Dial: s.host["crowd"].Dial, Pause: 50 * time.Millisecond,
-		MAC: func(i int) site.MAC { return mac(i + 1) },
+		Targets: last - first + 1, Portal: portal, IQN: s.iqn, Content: s.content, Dial: s.host["crowd"].Dial, Pause: 50 * time.Millisecond,
+		MAC: func(i int) site.MAC { return mac(first + i) },
 	})
 }
 

@@ -20,7 +20,7 @@ func targets(s *stage) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	start := time.Now()
-	c := s.crowd(ctx)
+	c := s.crowd(ctx, 1, crowdSize)
 	defer c.Stop()
 	if err := lab.Eventually(patience, "all targets read", func() bool { return c.Since(make([]int64, crowdSize)) == crowdSize }); err != nil {
 		return fmt.Errorf("%w (%v)", err, c.Err())
