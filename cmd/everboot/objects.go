@@ -180,8 +180,8 @@ var collectionObject = object{
 		{"vdisk", "the vDisk its devices boot"}, {"version", "a number, or newest"},
 		{"auto-add", "true: machines that nobody knows become its devices when they ask where to boot from"},
 	},
-	raw:    func(v *site.View) any { return v.Collections },
-	key:    func(_ *site.View, typed string) (string, error) { return typed, site.CheckName("collection", typed) },
+	raw: func(v *site.View) any { return v.Collections },
+	key: func(_ *site.View, typed string) (string, error) { return typed, site.CheckName("collection", typed) },
 	list: func(v *site.View) ([]string, [][]string) {
 		var rows [][]string
 		for _, c := range v.Collections {
