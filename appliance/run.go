@@ -72,7 +72,9 @@ func FlushVIP(cfg *Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(all.Release(), all.Close())
+	err = errors.Join(all.Release(), all.Close())
+	restoreRefusals(cfg.VIP.floating())
+	return err
 }
 
 // Check reads a configuration file of either kind and looks whether this host is ready for it. The error says what is wrong with the file; the

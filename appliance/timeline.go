@@ -75,12 +75,19 @@ func begins(b *boot, e site.Event) bool {
 }
 
 func (t *timeline) put(b *boot, e site.Event) {
+	if slices.ContainsFunc(b.events, func(o site.Event) bool { return o.At.Equal(e.At) && o.What == e.What && o.Detail == e.Detail }) {
+		return // another appliance's message came twice
+	}
 	if len(b.events) >= bootEvents {
 		t.grow(b, -size(b.events[bootHead]))
 		b.events = slices.Delete(b.events, bootHead, bootHead+1)
 		b.left++
 	}
-	b.events = append(b.events, e)
+	at := len(b.events)
+	for at > 0 && b.events[at-1].At.After(e.At) { // another appliance's word comes a little later
+		at--
+	}
+	b.events = slices.Insert(b.events, at, e)
 	b.streams = b.streams || e.What == "login" || e.What == "redirect"
 	t.grow(b, size(e))
 }

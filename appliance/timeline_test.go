@@ -73,3 +73,31 @@ func TestTimelineIsBounded(t *testing.T) {
 		t.Error("the oldest did not go first")
 	}
 }
+
+// What another appliance tells comes a little late, and stands where it belongs; nonsense and what is too long are nobody's event.
+func TestTimelineTakesAnothersWord(t *testing.T) {
+	line, mac, now := newTimeline(), site.MAC{1}, time.Unix(1e9, 0).UTC()
+	line.Add(site.Event{At: now, MAC: mac, What: "discover", Begins: true})
+	line.Add(site.Event{At: now.Add(2 * time.Second), MAC: mac, What: "http"})
+	sent := site.Event{At: now.Add(time.Second), MAC: mac, What: "tftp", Detail: "a file", Begins: true}
+	got, ok := decodeEvent(encodeEvent(sent))
+	if !ok || got != sent {
+		t.Fatalf("got %+v, %v", got, ok)
+	}
+	line.Add(got)
+	line.Add(got)
+	var words []string
+	for _, b := range line.Of(mac) {
+		for _, e := range b.Events {
+			words = append(words, e.What)
+		}
+	}
+	if text := strings.Join(words, " "); text != "discover tftp http" {
+		t.Errorf("the events are %s", text)
+	}
+	for _, bad := range []string{"", "\x01", "\x01{", "\x02{}", "\x01{}", string(encodeEvent(site.Event{What: "x"})), string(encodeEvent(site.Event{MAC: mac, What: "x", Detail: strings.Repeat("x", maxEventText)}))} {
+		if e, ok := decodeEvent([]byte(bad)); ok {
+			t.Errorf("%q is taken: %+v", bad, e)
+		}
+	}
+}

@@ -113,7 +113,7 @@ func newWorker(cfg *Config, opts WorkerOptions) (*worker, error) {
 		return nil, err
 	}
 	w.openConnections()
-	for _, open := range []func() error{w.openRegistry, w.openHealth, w.openBoot, w.openDHCP, w.openDirector, w.openVIP, w.openPeers, w.openAPI} {
+	for _, open := range []func() error{w.openRegistry, w.openHealth, w.openBoot, w.openDHCP, w.openDirector, w.openVIP, w.openEvents, w.openPeers, w.openAPI} {
 		if err := open(); err != nil {
 			return nil, err
 		}
@@ -175,6 +175,8 @@ func (w *worker) openAPI() error {
 func (w *worker) run(ctx context.Context) error {
 	all, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	w.dropRefusals()
+	defer restoreRefusals(w.cfg.VIP.floating())
 	group, all := errgroup.WithContext(all)
 	group.Go(func() error { return w.builder.Run(all, w.observed()) })
 	group.Go(func() error { return w.builder.Save(all) })
@@ -249,19 +251,6 @@ func (w *worker) event(e site.Event) {
 	case w.events <- e:
 	default:
 		w.lost.Add(1)
-	}
-}
-
-func (w *worker) keepEvents(ctx context.Context, see func(site.Event)) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case e := <-w.events:
-			w.timeline.Add(e)
-			see(e)
-			w.log.Debug("event", "mac", e.MAC, "what", e.What, "detail", e.Detail)
-		}
 	}
 }
 

@@ -25,6 +25,7 @@ const (
 	Leases      Topic = 3 // DHCP
 	Running     Topic = 4 // what devices run, for the director
 	Objects     Topic = 5 // of the embedded registry: devices, collections, vDisks
+	Events      Topic = 6 // of devices, for their timelines
 )
 
 // Share is what one room has to tell. Changed and Merge are called by several goroutines at once; they must return soon and copy what they

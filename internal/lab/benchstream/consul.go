@@ -43,7 +43,7 @@ func (s *stage) startConsul() error {
 
 // withoutConsul takes Consul away, and shows what works still: running targets, new logins, failover, the stop of a streamer, a restart of the appliance.
 func withoutConsul(binary, dir string) error {
-	s, err := newStage(binary, dir, true)
+	s, err := newStage(binary, dir, options{consul: true})
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ type part struct {
 
 // parts are all, in the order in which they are measured, each with a lab of its own.
 var parts = []part{
-	{"targets", crowded(targets)}, {"flood", crowded(flood)}, {"forwarding", crowded(forwarding)}, {"conformance", crowded(conformance)},
+	{"targets", crowded(options{}, targets)}, {"flood", crowded(options{}, flood)}, {"forwarding", crowded(options{redirect: true}, forwarding)}, {"conformance", crowded(options{}, conformance)},
 	{"large", large}, {"consul", withoutConsul}, {"guest", guest}, {"redirected", redirected},
 }
 
@@ -77,9 +77,9 @@ func measure(binary, dir, only string) error {
 }
 
 // crowded measures something with one appliance, three streamers and the embedded registry.
-func crowded(measure func(*stage) error) func(binary, dir string) error {
+func crowded(o options, measure func(*stage) error) func(binary, dir string) error {
 	return func(binary, dir string) error {
-		s, err := newStage(binary, dir, false)
+		s, err := newStage(binary, dir, o)
 		if err != nil {
 			return err
 		}

@@ -34,7 +34,13 @@ type stage struct {
 	cable   map[string]*lab.Cable
 	process map[string]*lab.Process
 	api     web.Client
-	consul  bool // the registry is Consul, on host c; else embedded
+	options
+}
+
+// options say what is unusual about a stage.
+type options struct {
+	consul   bool // the registry is Consul, on host c; else embedded
+	redirect bool // open-iscsi is redirected, and the crowd says that it is one
 }
 
 var addresses = map[string]string{"c": "198.18.0.31", "a": "198.18.0.2", "s1": "198.18.0.21", "s2": "198.18.0.22", "s3": "198.18.0.23", "targets": "198.18.0.51", "crowd": "198.18.0.52"}
@@ -42,14 +48,14 @@ var addresses = map[string]string{"c": "198.18.0.31", "a": "198.18.0.2", "s1": "
 func mac(i int) site.MAC { return site.MAC{0x52, 0x54, 0, 0, byte(i >> 8), byte(i)} }
 
 // newStage builds and starts everything, and returns when the streamers serve.
-func newStage(binary, dir string, consul bool) (*stage, error) {
+func newStage(binary, dir string, o options) (*stage, error) {
 	l, err := lab.Open(lab.Options{Dir: dir, Offload: true})
 	if err != nil {
 		return nil, err
 	}
 	s := &stage{
 		lab: l, binary: binary, content: make([]byte, size), host: map[string]*lab.Host{}, cable: map[string]*lab.Cable{},
-		process: map[string]*lab.Process{}, consul: consul,
+		process: map[string]*lab.Process{}, options: o,
 	}
 	rnd := rand.NewChaCha8([32]byte{1})
 	rnd.Read(s.content)
@@ -62,7 +68,7 @@ func newStage(binary, dir string, consul bool) (*stage, error) {
 		l.Close()
 		return nil, err
 	}
-	if consul {
+	if o.consul {
 		if err := s.startConsul(); err != nil {
 			l.Close()
 			return nil, err
@@ -100,7 +106,7 @@ func (s *stage) configure() error {
 		registry = fmt.Sprintf("kind = \"consul\"\naddress = \"%s:8500\"\n", addresses["c"])
 		fmt.Fprintf(&c, "[registry]\n%s", registry)
 	}
-	c.WriteString("[director]\nredirect = true\n") // of open-iscsi, which the crowd is not
+	fmt.Fprintf(&c, "[director]\nredirect = %t\n", s.redirect)
 	for i := 1; i <= crowdSize && !s.consul; i++ {
 		fmt.Fprintf(&c, "[[device]]\nmac = %q\nvdisk = \"debian\"\n", mac(i))
 	}

@@ -1,0 +1,85 @@
+package appliance
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"everboot/appliance/peers"
+	"everboot/site"
+)
+
+// Appliances tell each other the events of the site's devices, as one may answer a target's DHCP, another its TFTP and its login: each has whole
+// timelines. A lost message is a step that the other does not show.
+
+const (
+	eventFormat = 1 // the first byte of a message; JSON follows
+	// eventsTold is how many events a second are told at most: a storm needs its time for other things.
+	eventsTold   = 200
+	maxEventText = 1024
+)
+
+// toldEvent is an event on its way.
+type toldEvent struct {
+	At     time.Time `json:"at"`
+	MAC    site.MAC  `json:"mac"`
+	What   string    `json:"what"`
+	Detail string    `json:"detail,omitempty"`
+	Begins bool      `json:"begins,omitempty"`
+}
+
+func encodeEvent(e site.Event) []byte {
+	text, err := json.Marshal(toldEvent(e))
+	if err != nil { // no value of this type makes one
+		return nil
+	}
+	return append([]byte{eventFormat}, text...)
+}
+
+// decodeEvent reads what encodeEvent wrote; false: it cannot be.
+func decodeEvent(message []byte) (site.Event, bool) {
+	if len(message) < 2 || message[0] != eventFormat {
+		return site.Event{}, false
+	}
+	var e toldEvent
+	err := json.Unmarshal(message[1:], &e)
+	good := err == nil && !e.MAC.IsZero() && e.What != "" && len(e.What)+len(e.Detail) <= maxEventText
+	return site.Event(e), good
+}
+
+// openEvents comes before the peer channel.
+func (w *worker) openEvents() error {
+	w.shares[peers.Events] = peers.Share{
+		Changed: func(_ string, message []byte) {
+			if e, ok := decodeEvent(message); ok {
+				w.timeline.Add(e)
+			}
+		},
+	}
+	return nil
+}
+
+// keepEvents takes what the rooms tell, until ctx ends.
+func (w *worker) keepEvents(ctx context.Context, see func(site.Event)) error {
+	tell := w.tell(peers.Events)
+	second, told := time.Time{}, 0
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-w.events:
+			w.timeline.Add(e)
+			see(e)
+			w.log.Debug("event", "mac", e.MAC, "what", e.What, "detail", e.Detail)
+			if _, known := w.builder.View().Devices[e.MAC]; !known {
+				continue
+			}
+			if now := time.Now(); now.Sub(second) >= time.Second {
+				second, told = now, 0
+			}
+			if told++; told <= eventsTold {
+				tell(encodeEvent(e))
+			}
+		}
+	}
+}
