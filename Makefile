@@ -23,6 +23,37 @@ deb: ## build the Debian packages for amd64 and arm64, as build/everboot_VERSION
 	  mkdir -p build/deb/$$arch; GOARCH=$$arch $(BUILD) -o build/deb/$$arch/everboot ./cmd/everboot; \
 	  nfpm=$$(cd packaging && go tool -n nfpm); ARCH=$$arch $$nfpm package -f packaging/nfpm.yaml -p deb -t build/everboot_$(DEB_VERSION)_$$arch.deb; done
 
+IMAGE := build/everboot-appliance
+.PHONY: image
+image: build ## build the appliance's VM image, as build/everboot-appliance.raw and .qcow2 (4 minutes; CONSUL=FILE puts a Consul in)
+	@$(MAKE) --no-print-directory deb DEB_ARCHES=amd64
+	SOURCE_DATE_EPOCH=$$(git show -s --format=%ct 2>/dev/null || echo 946684800) bin/everboot image appliance --package $$(echo build/everboot_*_amd64.deb) \
+	  --output $(IMAGE).raw --qcow2 $(IMAGE).qcow2 $(if $(CONSUL),--consul $(CONSUL))
+
+# Vagrant's own public key, which every box has: the private one is known to all, and Vagrant replaces it at the first start.
+VAGRANT_KEY ?= /usr/share/vagrant/keys/vagrant.pub
+.PHONY: box
+box: build ## build a box of the VM image for Vagrant and libvirt, and add it as everboot/node
+	@$(MAKE) --no-print-directory deb DEB_ARCHES=amd64
+	@mkdir -p build/box build/share
+	bin/everboot image appliance --package $$(echo build/everboot_*_amd64.deb) --output build/box/box.raw --qcow2 build/box/box.img \
+	  --add rsync --user vagrant=$(VAGRANT_KEY) $(if $(wildcard build/consul),--consul build/consul)
+	@rm build/box/box.raw
+	@printf '{"provider":"libvirt","format":"qcow2","virtual_size":8}\n' >build/box/metadata.json
+	tar -C build/box -czf build/everboot-node.box metadata.json box.img
+	@for f in disk.raw vmlinuz initrd.img; do ln -f build/vdisk-debian/$$f build/share/; done
+	@! command -v vagrant >/dev/null || vagrant box add --force --name everboot/node build/everboot-node.box
+
+.PHONY: test-deb
+test-deb: build ## install and purge the Debian package in a fresh Debian 12 and 13 (3 minutes; not part of make test)
+	@$(MAKE) --no-print-directory deb
+	@for suite in bookworm trixie; do packaging/try-suite.sh $$suite build/everboot_*_amd64.deb || exit 1; done
+	@dpkg-deb --info build/everboot_*_arm64.deb | grep -x ' Architecture: arm64'
+
+.PHONY: test-image
+test-image: deps image vdisk ## boot two machines of the VM image and a target through them, on emulated hardware (10 minutes; not part of make test)
+	EVERBOOT_LAB=1 EVERBOOT_IMAGE=$(CURDIR)/$(IMAGE).raw go test -count=1 -timeout 30m -v -run TestApplianceImage ./internal/lab/fleet
+
 .PHONY: deps
 deps: ## install the Debian packages that tests and demo need (as root), or print the line to run
 	@internal/lab/deps.sh

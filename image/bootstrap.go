@@ -120,7 +120,9 @@ func runMmdebstrap(ctx context.Context, c VDiskConfig, dir string, args []string
 		}
 		return err
 	}
-	last := follow(stderr, c.Progress)
+	// It says a hook that failed again, as a whole: what went wrong stands before.
+	said := strings.Join(args, "\n")
+	last := follow(stderr, c.Progress, func(line string) bool { return len(line) > 1 && strings.Contains(said, line) })
 	err = cmd.Wait()
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -131,8 +133,8 @@ func runMmdebstrap(ctx context.Context, c VDiskConfig, dir string, args []string
 	return nil
 }
 
-// follow passes on what a person may want to know of mmdebstrap's messages, and returns the last lines of all.
-func follow(messages io.Reader, progress func(string)) (last []string) {
+// follow passes on what a person may want to know of mmdebstrap's messages, and returns the last lines of all but those to skip.
+func follow(messages io.Reader, progress func(string), skip func(string) bool) (last []string) {
 	const keep = 12
 	lines := bufio.NewScanner(messages)
 	lines.Split(scanLines)
@@ -141,7 +143,10 @@ func follow(messages io.Reader, progress func(string)) (last []string) {
 		if line == "" || strings.HasPrefix(line, "done") {
 			continue
 		}
-		if last = append(last, line); len(last) > keep {
+		if !skip(line) {
+			last = append(last, line)
+		}
+		if len(last) > keep {
 			last = last[1:]
 		}
 		if text := progressOf(line); text != "" {

@@ -125,7 +125,7 @@ func TestFollowPassesOnWhatAPersonWantsToKnow(t *testing.T) {
 	const messages = "I: automatically chosen mode: root\nI: running apt-get update...\ndone\n 10%\r 20%\rdone\n" +
 		"I: installing remaining packages inside the chroot...\nI: running --customize-hook in shell: sh -c 'x'\neverboot: making the file system\nE: it broke"
 	var got []string
-	last := follow(strings.NewReader(messages), func(line string) { got = append(got, line) })
+	last := follow(strings.NewReader(messages), func(line string) { got = append(got, line) }, func(string) bool { return false })
 	want := []string{"running apt-get update", "installing remaining packages inside the chroot", "making the file system"}
 	if !slices.Equal(got, want) {
 		t.Errorf("progress is %q", got)

@@ -22,7 +22,7 @@ func imageCommand(api *apiFlags) *cobra.Command {
 		Use: "image", Short: "Make and update boot media, for targets whose DHCP and TFTP are somebody else's", Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(mediumCommand(&mediumFlags{}, api, "iso", "Make a boot medium, as a CD image"), diskCommand(api), updateCommand(&mediumFlags{}, api))
+	c.AddCommand(mediumCommand(&mediumFlags{}, api, "iso", "Make a boot medium, as a CD image"), diskCommand(api), updateCommand(&mediumFlags{}, api), nodeImageCommand())
 	return c
 }
 

@@ -45,6 +45,8 @@ type Options struct {
 	Media bool
 	// Loader says that targets start the boot loader of their vDisk, which reads the kernel block by block; else they load it over HTTP.
 	Loader bool
+	// Machines says that the appliances are whole machines, which somebody else starts: they have no host here, and are asked over their API.
+	Machines bool
 }
 
 // Fleet is the site in the lab.
@@ -64,8 +66,10 @@ func New(l *lab.Lab, o Options) (*Fleet, error) {
 		f.Host[name] = l.Host(name)
 		f.Host[name].Join(f.LAN, address+"/24")
 	}
-	for name, address := range applianceAddress {
-		join(name, address)
+	if !o.Machines {
+		for name, address := range applianceAddress {
+			join(name, address)
+		}
 	}
 	for name, address := range streamerAddress {
 		join(name, address)
@@ -88,9 +92,11 @@ func New(l *lab.Lab, o Options) (*Fleet, error) {
 	if err := os.WriteFile(f.path("peer.key"), []byte("a-peer-key-for-the-lab-only\n"), 0o600); err != nil {
 		return nil, err
 	}
-	for name := range applianceAddress {
-		if err := f.writeAppliance(name); err != nil {
-			return nil, err
+	if !o.Machines {
+		for name := range applianceAddress {
+			if err := f.writeAppliance(name); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for name := range streamerAddress {
@@ -246,9 +252,16 @@ func (f *Fleet) Process(name string) *lab.Process { return f.run[name] }
 func (f *Fleet) Command(name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	argv := append([]string{f.opts.Binary, "--token-file", f.path("api.token")}, args...)
-	return f.Host[name].Run(ctx, argv...)
+	argv := []string{f.opts.Binary, "--token-file", f.Token()}
+	host := f.Host[name]
+	if f.opts.Machines {
+		host, argv = f.Host["router"], append(argv, "--api", "http://"+applianceAddress[name]+":8667")
+	}
+	return host.Run(ctx, append(argv, args...)...)
 }
+
+// Token is the file with the API's token, on all nodes.
+func (f *Fleet) Token() string { return f.path("api.token") }
 
 // Populate writes the site into the registry as an operator would, where the configuration files do not say it.
 func (f *Fleet) Populate(name string) error {
