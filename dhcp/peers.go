@@ -12,6 +12,8 @@ import (
 const (
 	// tickEvery is the grain of time towards the peers.
 	tickEvery = 100 * time.Millisecond
+	// peerPace is how long a change waits for others that fit into the same datagram. Each one costs both nodes as much as a client's message.
+	peerPace = 5 * time.Millisecond
 	// peerQueue bounds what peers may tell faster than we learn; what is lost is told again.
 	peerQueue = 1024
 	// maxPeerMessage is a datagram of the peer channel; ours are shorter. It bounds what the queue holds.
@@ -101,7 +103,26 @@ func (s *Server) logPeers(before, after []pair.Peer) {
 	}
 }
 
-// tellLeases tells the peers what changed.
+// tellSoon has the peers told what changed.
+func (s *Server) tellSoon() {
+	if s.cfg.Tell == nil {
+		return
+	}
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// paceTelling arms the timer after which peers are told what changed, if it is not armed.
+func (s *Server) paceTelling(pace *time.Timer) {
+	if !s.due {
+		s.due = true
+		pace.Reset(peerPace)
+	}
+}
+
+// tellLeases tells the peers what changed, and confirms what they told.
 func (s *Server) tellLeases() {
 	if s.cfg.Tell == nil {
 		return

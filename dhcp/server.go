@@ -20,16 +20,7 @@ import (
 const (
 	// reopenAfter is the pause before the sockets are opened again when one of them failed, such as when the interface went away.
 	reopenAfter = time.Second
-	// maxBatch is how many answers wait for one write to the disk at most: with a thousand a second, what a busy disk makes wait for 4 s.
-	maxBatch = 4096
 )
-
-// store keeps leases; *leases.Store is the real one.
-type store interface {
-	Commit([]leases.Lease) error
-	SetSynced(time.Time) error
-	Close() error
-}
 
 // Server is the DHCP service of one interface.
 type Server struct {
@@ -46,10 +37,14 @@ type Server struct {
 
 	opened   bool
 	syncedAt time.Time // what follows is the answering goroutine's
+	due      bool      // peers are told something when the pace says so
 
 	peersWere []pair.Peer
-	store     store
-	net       transport
+	changed   chan struct{}               // holds a token when there is something to tell the peers
+	unwritten map[netip.Addr]leases.Lease // the writing goroutine's: what nobody asks for again if it was not written
+
+	store store
+	net   transport
 
 	mu      sync.Mutex // guards what follows
 	state   *State
@@ -57,14 +52,6 @@ type Server struct {
 	held    held
 	limiter limiter
 	stats   Stats
-}
-
-// outgoing is an answer, and the leases that must be on disk before it leaves. Without an answer it is the leases alone.
-type outgoing struct {
-	save    []leases.Lease
-	payload []byte
-	to      destination
-	synced  time.Time // to be kept on disk
 }
 
 // New returns a server. Nothing is opened before Open or Run. view may return nil; events is called from one goroutine
@@ -82,6 +69,7 @@ func New(cfg Config, view func() *site.View, events func(site.Event), log *slog.
 	s := &Server{
 		cfg: cfg, view: view, events: events, log: log, listen: listen,
 		ready: make(chan struct{}), queue: make(chan *dhcpv4.DHCPv4, cfg.QueueLength), peers: make(chan []byte, peerQueue), free: make(chan freeing),
+		changed: make(chan struct{}, 1), unwritten: make(map[netip.Addr]leases.Lease),
 		state: NewState(cfg), recent: newRecent(), stats: newStats(),
 	}
 	i := slices.IndexFunc(cfg.Subnets, func(sub Subnet) bool { return sub.Network.Contains(cfg.ServerAddress) })
@@ -182,8 +170,9 @@ func (s *Server) serve(ctx context.Context) error {
 }
 
 func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan error) error {
-	tick := time.NewTicker(tickEvery)
+	tick, pace := time.NewTicker(tickEvery), time.NewTimer(peerPace)
 	defer tick.Stop()
+	defer pace.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -194,8 +183,14 @@ func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan 
 			s.answerOne(q, out)
 		case b := <-s.peers:
 			s.hear(b, out)
+			s.paceTelling(pace)
 		case f := <-s.free:
-			f.done <- s.freeAddress(f.addr, out)
+			s.freeAddress(f, out)
+		case <-s.changed:
+			s.paceTelling(pace)
+		case <-pace.C:
+			s.due = false
+			s.tellLeases()
 		case <-tick.C:
 			for _, q := range s.tick(out) {
 				s.answerOne(q, out)
@@ -257,104 +252,6 @@ func (s *Server) handle(now time.Time, q *dhcpv4.DHCPv4) (outgoing, bool) {
 		}
 	}
 	return o, reply != nil || len(o.save) > 0
-}
-
-// send writes leases to the disk and then sends their answers.
-func (s *Server) send(out <-chan outgoing) {
-	for o := range out {
-		batch := gather(o, out)
-		var save []leases.Lease
-		for _, o := range batch {
-			save = append(save, o.save...)
-		}
-		if err := s.commit(save); err != nil {
-			// No ACK without a lease on disk: the clients ask again, or another appliance.
-			s.log.Error("DHCP cannot keep leases and answers no requests", "error", err, "lost", len(save))
-			continue
-		}
-		for _, o := range batch {
-			if o.payload != nil {
-				s.transmit(o)
-			}
-			if !o.synced.IsZero() {
-				s.keepSynced(o.synced)
-			}
-		}
-		s.tellLeases()
-	}
-}
-
-func gather(first outgoing, out <-chan outgoing) []outgoing {
-	batch := []outgoing{first}
-	for len(batch) < maxBatch {
-		select {
-		case o, ok := <-out:
-			if !ok {
-				return batch
-			}
-			batch = append(batch, o)
-		default:
-			return batch
-		}
-	}
-	return batch
-}
-
-func (s *Server) commit(save []leases.Lease) error {
-	err := s.store.Commit(save)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err != nil {
-		s.stats.CommitErrors++
-		return err
-	}
-	s.stats.Commits++
-	s.stats.Committed += uint64(len(save))
-	return nil
-}
-
-func (s *Server) transmit(o outgoing) {
-	err := s.net.Send(o.payload, o.to)
-	if err == nil {
-		return
-	}
-	s.mu.Lock()
-	s.stats.SendErrors++
-	s.mu.Unlock()
-	s.log.Warn("DHCP cannot send an answer", "to", o.to.addr, "error", err)
-}
-
-// freeing is an operator's wish.
-type freeing struct {
-	addr netip.Addr
-	done chan error
-}
-
-// Release frees an address that somebody has, or ends its quarantine, while the server runs.
-func (s *Server) Release(ctx context.Context, addr netip.Addr) error {
-	f := freeing{addr, make(chan error, 1)}
-	select {
-	case s.free <- f:
-		return <-f.done
-	case <-ctx.Done():
-		return fmt.Errorf("releasing %s: %w", addr, context.Cause(ctx))
-	}
-}
-
-func (s *Server) freeAddress(addr netip.Addr, out chan<- outgoing) error {
-	now := time.Now()
-	s.mu.Lock()
-	l, ok := s.state.table.Free(now, addr)
-	if ok && s.state.pair != nil {
-		s.state.pair.Changed(now, addr)
-	}
-	s.mu.Unlock()
-	if !ok {
-		return fmt.Errorf("nobody has %s: everboot lease list shows who has what", addr)
-	}
-	out <- outgoing{save: []leases.Lease{l}}
-	s.events(site.Event{At: now, MAC: l.MAC, What: "release", Detail: fmt.Sprintf("%s was freed by an operator", addr)})
-	return nil
 }
 
 // Leases returns every lease by address: bound ones, offers, and those that are free again.

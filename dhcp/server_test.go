@@ -59,6 +59,7 @@ type slowDisk struct {
 	wire    *wire // to see that nothing is sent before it is written
 	early   bool
 	written map[netip.Addr]bool
+	synced  bool
 }
 
 func (d *slowDisk) Commit(list []leases.Lease) error {
@@ -79,7 +80,10 @@ func (d *slowDisk) Commit(list []leases.Lease) error {
 	return nil
 }
 
-func (d *slowDisk) SetSynced(time.Time) error { return nil }
+func (d *slowDisk) SetSynced(time.Time) error {
+	d.synced = true
+	return nil
+}
 
 func (d *slowDisk) Close() error { return nil }
 
@@ -253,6 +257,37 @@ func TestALongWordOfAPeerIsNotQueued(t *testing.T) {
 	if n := len(s.peers); n != 1 || s.Stats().PeerDrops[pair.DropMalformed] != 1 {
 		t.Errorf("%d queued, dropped %v", n, s.Stats().PeerDrops)
 	}
+}
+
+// TestWhatPeersToldIsWrittenInTheEnd: nobody says it again, so a disk that fails for a while must not lose it; and until it is written, the disk
+// does not say that all is known. An operator is told when what he freed is not on the disk.
+func TestWhatPeersToldIsWrittenInTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, d, _ := simulated(t, alone())
+		out := make(chan outgoing, 16)
+		done := make(chan struct{})
+		go func() { s.send(out); close(done) }()
+		broken := func(err error) { d.mu.Lock(); d.err = err; d.mu.Unlock() }
+		broken(errors.New("no space left on device"))
+		told := leases.Lease{Address: ip("198.18.0.120"), MAC: pooled, State: leases.Bound}
+		freed := leases.Lease{Address: ip("198.18.0.121"), MAC: pooled, State: leases.Released}
+		out <- outgoing{save: []leases.Lease{told}}
+		out <- outgoing{synced: time.Now()}
+		time.Sleep(100 * time.Millisecond)
+		var answer error
+		out <- outgoing{save: []leases.Lease{freed}, done: func(err error) { answer = err }}
+		time.Sleep(100 * time.Millisecond)
+		if answer == nil || len(d.written) > 0 || d.synced {
+			t.Errorf("with a broken disk: %v, %v written, synced %v", answer, d.written, d.synced)
+		}
+		broken(nil)
+		time.Sleep(2 * retryAfter)
+		if !d.written[told.Address] || !d.written[freed.Address] {
+			t.Errorf("written after all: %v", d.written)
+		}
+		close(out)
+		<-done
+	})
 }
 
 func TestSocketsAreOpenedAgain(t *testing.T) {

@@ -13,7 +13,6 @@
 package pair
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -38,17 +37,11 @@ const (
 	window      = 32
 	resendAfter = 300 * time.Millisecond
 	beatsKept   = 64
-)
-
-// Contact is how things stand with a peer.
-type Contact string
-
-// The states of a peer.
-const (
-	Waiting Contact = "waiting" // we have just started and not heard of it yet
-	InTouch Contact = "in touch"
-	Away    Contact = "away" // silent; its leases may be alive
-	Gone    Contact = "gone" // silent for so long that none of its leases can be alive
+	// receiptsHeld is how many updates are confirmed in one message at least, if Flush is not called before: a quarter of what a peer sends
+	// without an answer.
+	receiptsHeld = window / 4
+	// runsKept bounds how many earlier runs of a peer are remembered.
+	runsKept = 64
 )
 
 // Config says who is who.
@@ -75,22 +68,7 @@ type Machine struct {
 	nextBeat time.Time
 	beats    [beatsKept]time.Time // when beat number n was sent, at n % beatsKept
 	outbox   outbox
-}
-
-type peer struct {
-	addr        netip.Addr
-	incarnation uint64
-	state       Contact
-	lastBeat    uint32
-	heard       time.Time // when a beat of it came
-	touched     time.Time // when the last of our beats was sent that it has heard
-	life        time.Time // the last sign of life of any kind
-	synced      time.Time // until when each side knows what the other did
-	longest     time.Duration
-	told        bool // since contact began it has told us all, and we it
-	ready       bool
-	seen        bool // something else says that it lives
-	longAway    bool // since contact was lost it was gone: it may have taken our addresses for its own
+	receipts map[netip.Addr][]uint32 // by peer: updates of its that are to be confirmed
 }
 
 // Clash is an address that two clients were given.
@@ -120,7 +98,7 @@ const (
 
 // New returns the machine of a node that starts now. It keeps the table told whose addresses are.
 func New(now time.Time, cfg Config, table *leases.Table) *Machine {
-	m := &Machine{cfg: cfg, table: table, started: now, outbox: newOutbox()}
+	m := &Machine{cfg: cfg, table: table, started: now, outbox: newOutbox(), receipts: make(map[netip.Addr][]uint32)}
 	for _, a := range cfg.Peers {
 		m.peers = append(m.peers, &peer{addr: a, state: Waiting, life: now, synced: cfg.Synced, longest: cfg.Longest})
 	}
@@ -159,63 +137,6 @@ func (m *Machine) Tick(now time.Time, seen func(netip.Addr) bool) [][]byte {
 	return append(tell, m.Flush(now)...)
 }
 
-// age looks whether a peer has been silent for too long.
-func (m *Machine) age(now time.Time, p *peer) {
-	switch p.state {
-	case InTouch:
-		if now.Sub(p.touched) > Silence || now.Sub(p.heard) > Silence {
-			m.enter(p, Away)
-		}
-	case Waiting:
-		if now.Sub(m.started) >= startPatience {
-			m.enter(p, Away)
-		}
-	case Away:
-		if now.Sub(p.life) > max(p.longest, m.cfg.Longest)+margin {
-			m.enter(p, Gone)
-		}
-	case Gone:
-		if p.seen {
-			m.enter(p, Away)
-		}
-	}
-}
-
-func (m *Machine) enter(p *peer, next Contact) {
-	was := p.state
-	p.state = next
-	switch next {
-	case InTouch:
-		p.longAway = false
-		m.compare()
-	case Gone:
-		p.longAway = true
-	}
-	if was == Gone {
-		m.settled = false
-	}
-	if next != InTouch {
-		p.told, p.ready = false, false
-		m.outbox.lost(p.addr, m.inTouch())
-	}
-	if was == Gone || next == Gone {
-		m.table.Reown()
-	}
-}
-
-// canSettle reports whether we know enough of our peers to give addresses that we have no record of.
-func (m *Machine) canSettle(now time.Time) bool {
-	for _, p := range m.peers {
-		switch {
-		case p.state == Waiting, p.state == InTouch && !p.told:
-			return false
-		case p.longAway && p.state == Away && now.Sub(p.life) < startPatience:
-			return false // it is coming back
-		}
-	}
-	return true
-}
-
 // compare queues all that a peer needs to know.
 func (m *Machine) compare() {
 	for _, p := range m.peers {
@@ -248,67 +169,6 @@ func (m *Machine) Receive(now time.Time, b []byte) Result {
 	return Result{Drop: DropMalformed}
 }
 
-func (m *Machine) peer(a netip.Addr) *peer {
-	i := slices.IndexFunc(m.peers, func(p *peer) bool { return p.addr == a })
-	if i < 0 {
-		return nil
-	}
-	return m.peers[i]
-}
-
-// heard takes a beat in.
-func (m *Machine) heard(now time.Time, b beat) Result {
-	p := m.peer(b.from)
-	if p == nil {
-		return Result{Drop: DropStranger}
-	}
-	p.life = now
-	if p.state == Gone {
-		m.enter(p, Away)
-	}
-	if b.incarnation != p.incarnation {
-		if p.state == InTouch {
-			m.enter(p, Away) // it started anew and knows only what is on its disk
-		}
-		p.incarnation, p.lastBeat = b.incarnation, 0
-	}
-	if b.number <= p.lastBeat {
-		return Result{Drop: DropStale}
-	}
-	p.lastBeat, p.heard, p.longest, p.ready = b.number, now, b.longest, b.ready
-	sent, inTouch, ok := m.sentTo(b.echoes)
-	if !ok || now.Sub(sent) > Silence {
-		return Result{}
-	}
-	p.touched = sent
-	if p.state != InTouch {
-		m.enter(p, InTouch)
-		return Result{Tell: m.Flush(now)}
-	}
-	if b.owed >= 0 && inTouch && !m.outbox.comparing() {
-		p.told = true
-		known := sent.Add(-b.owed)
-		if oldest, any := m.outbox.oldest(); any && oldest.Before(known) {
-			known = oldest
-		}
-		if known.After(p.synced) {
-			p.synced = known
-		}
-	}
-	m.table.Settle(m.Until())
-	return Result{}
-}
-
-// sentTo returns when the beat of ours was sent that a peer heard last, and whether the peer tells us of its changes.
-func (m *Machine) sentTo(list []echo) (sent time.Time, inTouch, ok bool) {
-	for _, e := range list {
-		if e.to == m.cfg.Self && e.incarnation == m.cfg.Incarnation && e.beat <= m.number && m.number-e.beat < beatsKept && e.beat > 0 {
-			return m.beats[e.beat%beatsKept], e.inTouch, true
-		}
-	}
-	return time.Time{}, false, false
-}
-
 // learn takes records of a peer in.
 func (m *Machine) learn(now time.Time, u update) Result {
 	p := m.peer(u.from)
@@ -333,7 +193,9 @@ func (m *Machine) learn(now time.Time, u update) Result {
 			r.Save = append(r.Save, after)
 		}
 	}
-	r.Tell = [][]byte{ack{head: m.head(), to: echo{to: u.from, incarnation: u.incarnation}, seqs: []uint32{u.seq}}.marshal()}
+	if m.receipts[u.from] = append(m.receipts[u.from], u.seq); len(m.receipts[u.from]) >= receiptsHeld {
+		r.Tell = m.confirm()
+	}
 	return r
 }
 
@@ -351,37 +213,29 @@ func (m *Machine) confirmed(now time.Time, a ack) Result {
 	for _, seq := range a.seqs {
 		m.outbox.confirm(seq, p.addr)
 	}
-	return Result{Tell: m.Flush(now)}
+	if m.outbox.comparing() {
+		return Result{Tell: m.Flush(now)} // nobody is answered before it is over
+	}
+	return Result{}
 }
 
-func (m *Machine) head() head { return head{m.cfg.Self, m.cfg.Incarnation} }
-
-func (m *Machine) echoes() (list []echo) {
+// confirm returns messages that confirm what was learned since.
+func (m *Machine) confirm() (tell [][]byte) {
 	for _, p := range m.peers {
-		if p.lastBeat > 0 && len(list) < maxPeers {
-			list = append(list, echo{p.addr, p.incarnation, p.lastBeat, p.state == InTouch})
+		if seqs := m.receipts[p.addr]; len(seqs) > 0 {
+			tell = append(tell, ack{head: m.head(), to: echo{to: p.addr, incarnation: p.incarnation}, seqs: seqs}.marshal())
+			delete(m.receipts, p.addr)
 		}
 	}
-	return list
+	return tell
 }
 
-func (m *Machine) beat(now time.Time) []byte {
-	m.number++
-	m.beats[m.number%beatsKept] = now
-	b := beat{head: m.head(), number: m.number, owed: -time.Second, longest: m.cfg.Longest, ready: m.settled, echoes: m.echoes()}
-	if !m.outbox.comparing() {
-		b.owed = 0
-		if oldest, ok := m.outbox.oldest(); ok {
-			b.owed = now.Sub(oldest)
-		}
-	}
-	return b.marshal()
-}
-
-// Flush returns the updates that can be sent now.
+// Flush returns the confirmations and updates that can be sent now. Called a few milliseconds after a change, rather than at once, it
+// fills its messages.
 func (m *Machine) Flush(now time.Time) (tell [][]byte) {
+	tell = m.confirm()
 	if !m.inTouch() {
-		return nil
+		return tell
 	}
 	var need []netip.Addr
 	for _, p := range m.peers {
@@ -401,10 +255,6 @@ func (m *Machine) Flush(now time.Time) (tell [][]byte) {
 		tell = append(tell, b)
 	}
 	return tell
-}
-
-func (m *Machine) inTouch() bool {
-	return slices.ContainsFunc(m.peers, func(p *peer) bool { return p.state == InTouch })
 }
 
 // Settled reports whether clients may be answered: not before the leases are compared at a start, or after so long a time apart that a
@@ -454,56 +304,4 @@ func (m *Machine) Owns(a netip.Addr) bool {
 		}
 	}
 	return true
-}
-
-// First reports whether a client is first ours to answer (RFC 3074): its bucket is one of those of this node, among the nodes that
-// answer now.
-func (m *Machine) First(c leases.Client) bool {
-	nodes, self := 1, 0
-	for _, p := range m.peers {
-		if !p.answers() {
-			continue
-		}
-		nodes++
-		if p.addr.Less(m.cfg.Self) {
-			self++
-		}
-	}
-	return bucket(c)*nodes/256 == self
-}
-
-// answers reports whether a peer answers clients, as far as we know. One that is silent on the channel, but seen otherwise, does: the
-// channel is broken, and not the peer.
-func (p *peer) answers() bool { return p.state == InTouch && p.ready || p.state != InTouch && p.seen }
-
-// Away reports whether some peer is out of contact.
-func (m *Machine) Away() bool {
-	return slices.ContainsFunc(m.peers, func(p *peer) bool { return p.state == Away || p.state == Waiting })
-}
-
-// Overheard notes that a client asks for an address that only a peer can have offered: some peer lives.
-func (m *Machine) Overheard(now time.Time) {
-	for _, p := range m.peers {
-		if p.state == Away {
-			p.life = now
-		}
-	}
-}
-
-// Peer is how things stand with a peer.
-type Peer struct {
-	Address netip.Addr `json:"address"`
-	State   Contact    `json:"state"`
-	Heard   time.Time  `json:"heard,omitzero"`
-	Synced  time.Time  `json:"synced,omitzero"` // until when each knows what the other did
-}
-
-// Peers returns how things stand with each peer, by address.
-func (m *Machine) Peers() []Peer {
-	var list []Peer
-	for _, p := range m.peers {
-		list = append(list, Peer{p.addr, p.state, p.heard, p.synced})
-	}
-	slices.SortFunc(list, func(a, b Peer) int { return cmp.Compare(a.Address.String(), b.Address.String()) })
-	return list
 }

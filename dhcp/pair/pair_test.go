@@ -239,6 +239,54 @@ func TestThousandLeasesAreComparedAfterARestart(t *testing.T) {
 	}
 }
 
+// TestARecordedBeatSaysNothing: beats of an earlier run, of this run, or of a run before ours, sent again by somebody who heard them, neither
+// part two nodes nor keep one that is gone alive.
+func TestARecordedBeatSaysNothing(t *testing.T) {
+	c := newCouple(t, 1)
+	c.pass(time.Second)
+	var tape [][]byte // what b said in three runs
+	for range 3 {
+		c.pass(2 * time.Second)
+		tape = append(tape, c.nodes[1].beat(c.now))
+		c.start(1, nil)
+	}
+	c.pass(5 * time.Second)
+	tape = append(tape, c.nodes[1].beat(c.now))
+	c.nodes[0].Receive(c.now, tape[len(tape)-1])
+	replay := func() {
+		for _, b := range tape {
+			if r := c.nodes[0].Receive(c.now, b); r.Drop != DropStale {
+				t.Errorf("a beat of the past: dropped as %q", r.Drop)
+			}
+		}
+	}
+	for range 100 {
+		replay()
+		c.pass(20 * time.Millisecond)
+		if c.states() != "in touch, in touch" {
+			t.Fatalf("with beats of the past: %s", c.states())
+		}
+	}
+	c.cut = true
+	for range 70 {
+		replay()
+		c.pass(time.Minute)
+	}
+	if state := c.nodes[0].Peers()[0].State; state != Gone {
+		t.Errorf("70 minutes after its last word the peer is %s", state)
+	}
+	// A node that has just started cannot know what is old, but goes by nothing that does not name a late beat of its own.
+	c.start(0, nil)
+	for range 10 {
+		for _, b := range tape {
+			c.nodes[0].Receive(c.now, b)
+		}
+	}
+	if state := c.nodes[0].Peers()[0].State; state == InTouch {
+		t.Error("a recorded beat made contact")
+	}
+}
+
 // TestNoLeaseIsForgottenInTheGap: what a peer prolonged just before contact was lost is not given away by the owner, who does not know it.
 func TestNoLeaseIsForgottenInTheGap(t *testing.T) {
 	c := newCouple(t, 1)

@@ -25,10 +25,11 @@ func run() int {
 	parts := flag.String("parts", "rates,memory,death,partition", "what to measure")
 	only := flag.String("only", "", "rates of this server only: dnsmasq, kea-dhcp4 or everboot")
 	seconds := flag.Int("seconds", 4, "length of each run of perfdhcp")
+	rate := flag.Int("rate", 0, "offer this many exchanges a second only")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	b := &bench{seconds: *seconds, only: *only, table: tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)}
+	b := &bench{seconds: *seconds, only: *only, rate: *rate, table: tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)}
 	var errs []error
 	for _, part := range strings.Split(*parts, ",") {
 		f, ok := map[string]func(context.Context) error{"rates": b.rates, "memory": b.memory, "death": b.death, "partition": b.partition}[part]
@@ -53,6 +54,7 @@ type bench struct {
 	seconds int
 	table   *tabwriter.Writer
 	only    string
+	rate    int
 }
 
 func (b *bench) row(cells ...any) {

@@ -72,7 +72,11 @@ func (b *bench) rates(ctx context.Context) error {
 			if _, err := s.perfdhcp(ctx, sub.rates[0], clients, 2); err != nil {
 				return err
 			}
-			for _, rate := range sub.rates {
+			rates := sub.rates
+			if b.rate > 0 {
+				rates = []int{b.rate}
+			}
+			for _, rate := range rates {
 				e, err := s.perfdhcp(ctx, rate, clients, b.seconds)
 				if err != nil {
 					return err
