@@ -114,6 +114,22 @@ func (w *worker) openBoot() (err error) {
 	return err
 }
 
+// lacks returns which boot files of firmware are not there. Before the files are open nothing is known to be missing.
+func (w *worker) lacks() (list []string) {
+	if w.files == nil {
+		return nil
+	}
+	for _, name := range site.FirmwareFiles() {
+		file, err := w.files.Open(name)
+		if err != nil {
+			list = append(list, name)
+			continue
+		}
+		_ = file.Close() // read only
+	}
+	return list
+}
+
 func (w *worker) openTFTP() (err error) {
 	cfg := w.cfg.tftpConfig()
 	cfg.Who = w.macAt

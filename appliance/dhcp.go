@@ -15,6 +15,7 @@ import (
 	"everboot/dhcp"
 	"everboot/dhcp/leases"
 	"everboot/dhcp/pair"
+	"everboot/dhcp/ra"
 	"everboot/site"
 	"everboot/vip/vrrp"
 )
@@ -23,12 +24,15 @@ import (
 type DHCPConfig struct {
 	Mode    string         `toml:"mode"` // server, proxy or off; server is the default where there is a subnet
 	Subnets []SubnetConfig `toml:"subnet"`
+	RA      bool           `toml:"ra"` // router advertisements that offer nothing
 }
 
 // SubnetConfig is one subnet that DHCP serves.
 type SubnetConfig struct {
 	Network netip.Prefix `toml:"network"`
 	Range   AddrRange    `toml:"range"`
+	Ranges  []AddrRange  `toml:"ranges"`
+	Exclude []AddrRange  `toml:"exclude"`
 	Router  netip.Addr   `toml:"router"`
 	DNS     []netip.Addr `toml:"dns"`
 	Lease   Duration     `toml:"lease"`
@@ -65,8 +69,10 @@ func (s SubnetConfig) check() error {
 	if !s.Network.IsValid() || !s.Network.Addr().Is4() || s.Network != s.Network.Masked() {
 		return fmt.Errorf("dhcp.subnet network %q: use an IPv4 network such as \"198.18.0.0/24\"", s.Network)
 	}
-	if !s.Range.IsZero() && (!s.Network.Contains(s.Range.First) || !s.Network.Contains(s.Range.Last)) {
-		return fmt.Errorf("dhcp.subnet %s: range %s is not inside the network", s.Network, s.Range)
+	for _, r := range append(append([]AddrRange{s.Range}, s.Ranges...), s.Exclude...) {
+		if !r.IsZero() && (!s.Network.Contains(r.First) || !s.Network.Contains(r.Last)) {
+			return fmt.Errorf("dhcp.subnet %s: range %s is not inside the network", s.Network, r)
+		}
 	}
 	if s.Router.IsValid() && !s.Network.Contains(s.Router) {
 		return fmt.Errorf("dhcp.subnet %s: router %s is not inside the network", s.Network, s.Router)
@@ -74,11 +80,19 @@ func (s SubnetConfig) check() error {
 	return nil
 }
 
+func pairs(list []AddrRange) (out [][2]netip.Addr) {
+	for _, r := range list {
+		out = append(out, [2]netip.Addr{r.First, r.Last})
+	}
+	return out
+}
+
 func (c *Config) dhcpConfig(own netip.Addr) dhcp.Config {
 	d := dhcp.Config{Interface: c.Interface, ServerAddress: own, Peers: c.Peers.Addresses, LeaseFile: filepath.Join(c.State, "leases.db")}
 	for _, s := range c.DHCP.Subnets {
 		d.Subnets = append(d.Subnets, dhcp.Subnet{
-			Network: s.Network, Range: [2]netip.Addr{s.Range.First, s.Range.Last}, Router: s.Router, DNS: s.DNS, Lease: time.Duration(s.Lease),
+			Network: s.Network, Range: [2]netip.Addr{s.Range.First, s.Range.Last}, Ranges: pairs(s.Ranges), Exclude: pairs(s.Exclude),
+			Router: s.Router, DNS: s.DNS, Lease: time.Duration(s.Lease),
 		})
 	}
 	// Peers with a key are one service with us, under the floating address. Without a key there is no word between us, and each answers under
@@ -90,6 +104,9 @@ func (c *Config) dhcpConfig(own netip.Addr) dhcp.Config {
 }
 
 func (w *worker) openDHCP() (err error) {
+	if w.cfg.DHCP.RA {
+		w.advertiser = ra.NewAdvertiser(w.cfg.Interface, w.log.With("room", "dhcp"))
+	}
 	switch w.cfg.DHCP.Mode {
 	case "proxy":
 		w.proxy, err = dhcp.NewProxy(w.cfg.dhcpConfig(w.own), w.builder.View, w.event, w.log.With("room", "dhcp"))
@@ -126,8 +143,13 @@ func (w *worker) leaseOf(mac site.MAC) (netip.Addr, bool) {
 
 // dhcpWarnings says what somebody should look at.
 func (w *worker) dhcpWarnings() (list []string) {
+	if w.advertiser != nil {
+		if router, ok := w.advertiser.Router(); ok {
+			list = append(list, fmt.Sprintf("dhcp.ra has no effect: the router %s advertises on this segment", router))
+		}
+	}
 	if w.dhcp == nil {
-		return nil
+		return list
 	}
 	for _, f := range w.dhcp.Foreign() {
 		list = append(list, fmt.Sprintf("another DHCP server, %s, gives addresses on this segment (last to %s at %s): switch it off, or set dhcp.mode = \"proxy\"",

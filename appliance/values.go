@@ -23,15 +23,18 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// AddrRange is an inclusive range of addresses written as "198.18.0.100-198.18.0.199".
+// AddrRange is an inclusive range of addresses written as "198.18.0.100-198.18.0.199", or a single one.
 type AddrRange struct{ First, Last netip.Addr }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (r *AddrRange) UnmarshalText(text []byte) error {
 	first, last, ok := strings.Cut(string(text), "-")
+	if !ok {
+		last = first
+	}
 	a, errA := netip.ParseAddr(strings.TrimSpace(first))
 	b, errB := netip.ParseAddr(strings.TrimSpace(last))
-	if !ok || errA != nil || errB != nil || a.BitLen() != b.BitLen() {
+	if errA != nil || errB != nil || a.BitLen() != b.BitLen() {
 		return fmt.Errorf("%q is not a range such as \"198.18.0.100-198.18.0.199\"", text)
 	}
 	if b.Less(a) {

@@ -17,6 +17,7 @@ import (
 	"everboot/appliance/peers"
 	"everboot/appliance/web"
 	"everboot/dhcp"
+	"everboot/dhcp/ra"
 	"everboot/health"
 	"everboot/site"
 	"everboot/site/consul"
@@ -71,18 +72,19 @@ type worker struct {
 	events      chan site.Event
 	lost        atomic.Uint64 // events that found the channel full
 
-	vip      *vip.Router   // of [vip]: its address is the one that targets boot from
-	vips     []*vip.Router // all
-	heard    *vip.Heard    // what the routers were told by others, on disk; nil: they do not authenticate
-	dhcp     *dhcp.Server
-	proxy    *dhcp.Proxy
-	files    *tftp.Files
-	tftp     *tftp.Server
-	http     *tftp.HTTP
-	director *streamer.Director
-	running  *runningFile // what devices run, on disk
-	peers    *peers.Channel
-	api      *web.Server
+	vip        *vip.Router   // of [vip]: its address is the one that targets boot from
+	vips       []*vip.Router // all
+	heard      *vip.Heard    // what the routers were told by others, on disk; nil: they do not authenticate
+	dhcp       *dhcp.Server
+	proxy      *dhcp.Proxy
+	advertiser *ra.Advertiser
+	files      *tftp.Files
+	tftp       *tftp.Server
+	http       *tftp.HTTP
+	director   *streamer.Director
+	running    *runningFile // what devices run, on disk
+	peers      *peers.Channel
+	api        *web.Server
 }
 
 // eventQueue is how many events may wait: a room never waits for the timeline.
@@ -124,7 +126,9 @@ func newWorker(cfg *Config, opts WorkerOptions) (*worker, error) {
 // observed is what the node knows of itself before any probe.
 func (w *worker) observed() site.Observed {
 	seen := site.Observed{
-		Boot:       site.BootService{Address: site.BootAddress(w.cfg.VIP.Addresses, w.own), HTTPPort: port(w.cfg.HTTP.Listen)},
+		Boot: site.BootService{
+			Address: site.BootAddress(w.cfg.VIP.Addresses, w.own), HTTPPort: port(w.cfg.HTTP.Listen), Lacks: w.lacks(),
+		},
 		Appliances: []site.Appliance{{Name: w.cfg.Node, Address: w.own}},
 	}
 	for _, peer := range w.cfg.Peers.Addresses {
@@ -213,6 +217,9 @@ func (w *worker) tasks() []task {
 	}
 	if w.proxy != nil {
 		list = append(list, w.proxy)
+	}
+	if w.advertiser != nil {
+		list = append(list, w.advertiser)
 	}
 	if w.director != nil {
 		list = append(list, w.director)

@@ -30,13 +30,17 @@ func TestBadConfig(t *testing.T) {
 		"has no room for clients":                                                 func(c *Config) { c.Subnets[2].Network = netip.MustParsePrefix("198.18.9.0/31") },
 		"range 198.18.1.1-198.18.0.199: it is not inside the network":             subnet(func(s *Subnet) { s.Range[0] = ip("198.18.1.1") }),
 		"range invalid IP-198.18.0.199: give the first and the last IPv4 address": subnet(func(s *Subnet) { s.Range[0] = netip.Addr{} }),
-		"range 198.18.0.199-198.18.0.100: the last address is below the first":    subnet(func(s *Subnet) { s.Range[0], s.Range[1] = s.Range[1], s.Range[0] }),
-		"range 198.18.0.100-198.18.0.255: leave out 198.18.0.0 and 198.18.0.255":  subnet(func(s *Subnet) { s.Range[1] = ip("198.18.0.255") }),
-		"router 198.18.1.1 is not in the network":                                 subnet(func(s *Subnet) { s.Router = ip("198.18.1.1") }),
-		"DNS server ::1: use an IPv4 address":                                     subnet(func(s *Subnet) { s.DNS = []netip.Addr{ip("::1")} }),
-		"17 DNS servers: use at most 16":                                          subnet(func(s *Subnet) { s.DNS = make([]netip.Addr, 17); fill(s.DNS, ip("198.18.0.1")) }),
-		"is longer than 253 characters":                                           subnet(func(s *Subnet) { s.Domain = strings.Repeat("x", 254) }),
-		"lease 1s: use 1m0s or more":                                              subnet(func(s *Subnet) { s.Lease = time.Second }),
+		"ranges 198.18.0.100-198.18.0.199 and 198.18.0.199-198.18.0.210 overlap": subnet(func(s *Subnet) {
+			s.Ranges = [][2]netip.Addr{{ip("198.18.0.199"), ip("198.18.0.210")}}
+		}),
+		"exclude 198.18.1.1-198.18.1.2: it is not inside the network":            subnet(func(s *Subnet) { s.Exclude = [][2]netip.Addr{{ip("198.18.1.1"), ip("198.18.1.2")}} }),
+		"range 198.18.0.199-198.18.0.100: the last address is below the first":   subnet(func(s *Subnet) { s.Range[0], s.Range[1] = s.Range[1], s.Range[0] }),
+		"range 198.18.0.100-198.18.0.255: leave out 198.18.0.0 and 198.18.0.255": subnet(func(s *Subnet) { s.Range[1] = ip("198.18.0.255") }),
+		"router 198.18.1.1 is not in the network":                                subnet(func(s *Subnet) { s.Router = ip("198.18.1.1") }),
+		"DNS server ::1: use an IPv4 address":                                    subnet(func(s *Subnet) { s.DNS = []netip.Addr{ip("::1")} }),
+		"17 DNS servers: use at most 16":                                         subnet(func(s *Subnet) { s.DNS = make([]netip.Addr, 17); fill(s.DNS, ip("198.18.0.1")) }),
+		"is longer than 253 characters":                                          subnet(func(s *Subnet) { s.Domain = strings.Repeat("x", 254) }),
+		"lease 1s: use 1m0s or more":                                             subnet(func(s *Subnet) { s.Lease = time.Second }),
 	} {
 		c := testConfig()
 		f(&c)

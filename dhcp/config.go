@@ -41,11 +41,13 @@ type Config struct {
 // Subnet is a network that the server serves.
 type Subnet struct {
 	Network netip.Prefix
-	Range   [2]netip.Addr // first and last address of the pool; both zero: reservations only
-	Router  netip.Addr    // option 3; zero: none
-	DNS     []netip.Addr  // option 6
-	Domain  string        // option 15
-	Lease   time.Duration // default DefaultLease
+	Range   [2]netip.Addr   // first and last address of the pool; both zero: none
+	Ranges  [][2]netip.Addr // further pools; without any there are reservations only
+	Exclude [][2]netip.Addr // first and last of those that are not given, though in a pool
+	Router  netip.Addr      // option 3; zero: none
+	DNS     []netip.Addr    // option 6
+	Domain  string          // option 15
+	Lease   time.Duration   // default DefaultLease
 }
 
 // serverID returns what stands in option 54.
@@ -68,10 +70,43 @@ func (s Subnet) lease() time.Duration {
 	return s.Lease
 }
 
-func (s Subnet) hasRange() bool { return s.Range[0].IsValid() || s.Range[1].IsValid() }
+func (s Subnet) hasRange() bool {
+	return s.Range[0].IsValid() || s.Range[1].IsValid() || len(s.Ranges) > 0
+}
+
+// ranges returns all ranges as they are configured.
+func (s Subnet) ranges() [][2]netip.Addr {
+	if s.Range[0].IsValid() || s.Range[1].IsValid() {
+		return append([][2]netip.Addr{s.Range}, s.Ranges...)
+	}
+	return s.Ranges
+}
 
 func (s Subnet) inRange(a netip.Addr) bool {
-	return s.hasRange() && s.Range[0].Compare(a) <= 0 && a.Compare(s.Range[1]) <= 0
+	in := func(r [2]netip.Addr) bool { return r[0].Compare(a) <= 0 && a.Compare(r[1]) <= 0 }
+	return a.IsValid() && (in(s.Range) || slices.ContainsFunc(s.Ranges, in)) && !slices.ContainsFunc(s.Exclude, in)
+}
+
+// pools returns the ranges without what is excluded.
+func (s Subnet) pools() [][2]netip.Addr {
+	pools := slices.Clone(s.ranges())
+	for _, x := range s.Exclude {
+		var left [][2]netip.Addr
+		for _, p := range pools {
+			if x[1].Less(p[0]) || p[1].Less(x[0]) {
+				left = append(left, p)
+				continue
+			}
+			if p[0].Less(x[0]) {
+				left = append(left, [2]netip.Addr{p[0], x[0].Prev()})
+			}
+			if x[1].Less(p[1]) {
+				left = append(left, [2]netip.Addr{x[1].Next(), p[1]})
+			}
+		}
+		pools = left
+	}
+	return pools
 }
 
 // Validate returns an error with one line for each thing that is wrong with the configuration by itself.
@@ -157,13 +192,28 @@ func (s Subnet) problems() []error {
 	return errs
 }
 
-func (s Subnet) rangeProblems() []error {
-	if !s.hasRange() {
-		return nil
+func (s Subnet) rangeProblems() (errs []error) {
+	ranges := s.ranges()
+	for i, r := range ranges {
+		if errs = append(errs, s.rangeProblem("range", r)...); len(errs) > 0 {
+			continue
+		}
+		for _, other := range ranges[:i] {
+			if r[0].Compare(other[1]) <= 0 && other[0].Compare(r[1]) <= 0 {
+				errs = append(errs, fmt.Errorf("dhcp subnet %s: ranges %s-%s and %s-%s overlap: an address may be in one", s.Network, other[0], other[1], r[0], r[1]))
+			}
+		}
 	}
-	first, last := s.Range[0], s.Range[1]
+	for _, x := range s.Exclude {
+		errs = append(errs, s.rangeProblem("exclude", x)...)
+	}
+	return errs
+}
+
+func (s Subnet) rangeProblem(key string, r [2]netip.Addr) []error {
+	first, last := r[0], r[1]
 	bad := func(format string, args ...any) []error {
-		return []error{fmt.Errorf("dhcp subnet %s: range %s-%s: "+format, append([]any{s.Network, first, last}, args...)...)}
+		return []error{fmt.Errorf("dhcp subnet %s: %s %s-%s: "+format, append([]any{s.Network, key, first, last}, args...)...)}
 	}
 	switch {
 	case !first.Is4() || !last.Is4():

@@ -43,9 +43,11 @@ const (
 	NoRecord     Reason = "no-record"      // it asks for a lease that we know nothing of; its server may
 	NoSubnet     Reason = "no-subnet"      // there is no [[dhcp.subnet]] for where it is
 	NoPool       Reason = "no-pool"        // it has no reservation and its subnet has no range
+	PoolKept     Reason = "pool-kept"      // the last free addresses are for devices that the site knows
 	PoolEmpty    Reason = "pool-exhausted" // no address of our part of the pool is free
 	NotALease    Reason = "not-a-lease"    // RELEASE or DECLINE of an address that it does not have
 	BadHardware  Reason = "bad-hardware"   // its hardware address is not an Ethernet address of one machine
+	InUse        Reason = "in-use"         // a machine answers at the address that was to be offered
 	Malformed    Reason = "malformed"      // the message contradicts RFC 2131
 	Unsupported  Reason = "unsupported"    // BOOTP without DHCP, or a message that only servers send
 	TooMany      Reason = "rate-limited"   // the machine sends more than perSecond messages a second
@@ -70,9 +72,11 @@ var reasonText = map[Reason]string{
 	NoRecord:     "it asks for a lease that we know nothing of",
 	NoSubnet:     "there is no [[dhcp.subnet]] for the network where it is",
 	NoPool:       "it has no reservation, and its subnet has no range",
+	PoolKept:     "the last free addresses are kept for the site's devices, and it is none of them: make the range larger",
 	PoolEmpty:    "no address of our part of the pool is free: make the range larger or the lease shorter",
 	NotALease:    "it gives back an address that it does not have",
 	BadHardware:  "its hardware address is not the Ethernet address of one machine",
+	InUse:        "a machine answers at the address that was to be offered",
 	Malformed:    "the message is malformed",
 	Unsupported:  "we do not serve this kind of message",
 	Proxied:      "another server gives it an address; we say where to boot from",

@@ -25,6 +25,8 @@ type Effects struct {
 	Save     []leases.Lease // must be on disk before the answer leaves
 	Decision Decision
 	Events   []site.Event
+	// Probe is the address offered, if nobody is known to have had it and it is on our own Ethernet: somebody may sit there.
+	Probe netip.Addr
 }
 
 // Handle decides on one message. The answer is nil where RFC 2131 wants silence. A nil view is one that knows nobody: everybody
@@ -60,6 +62,7 @@ type exchange struct {
 	addr netip.Addr // given, or asked for
 	save []leases.Lease
 
+	probe netip.Addr
 	kind  dhcpv4.MessageType // of the answer; none: silence
 	reply *dhcpv4.DHCPv4
 	offer site.Offer
@@ -124,6 +127,9 @@ func (h *exchange) discover() Reason {
 	if !h.addr.IsValid() {
 		return reason
 	}
+	if _, known := h.table.At(h.now, h.addr); !known && reason == Pooled && !h.r.giaddr.IsValid() {
+		h.probe = h.addr
+	}
 	h.table.Offer(h.now, h.lease(), offerHold)
 	h.kind = dhcpv4.MessageTypeOffer
 	return reason
@@ -141,12 +147,15 @@ func (h *exchange) choose() Reason {
 		h.addr = had.Address
 		return Pooled
 	}
-	if h.free(h.now, h.r.requested, h.r, h.sub) {
+	if h.free(h.now, h.r.requested, h.r, h.sub) && !h.keptFromStrangers() {
 		h.addr = h.r.requested
 		return Pooled
 	}
 	if !h.sub.hasRange() {
 		return NoPool
+	}
+	if h.keptFromStrangers() {
+		return PoolKept
 	}
 	a, ok := h.table.Pick(h.now, h.sub.Network, h.avoid(h.r.mac))
 	if !ok && h.table.Waits(h.sub.Network) {
@@ -353,7 +362,7 @@ func (h *exchange) finish(reason Reason) (*dhcpv4.DHCPv4, Effects) {
 	if h.boot == site.Offered {
 		d.Server, d.File = h.offer.Server, h.offer.File
 	}
-	e := Effects{Save: h.save, Decision: d}
+	e := Effects{Save: h.save, Decision: d, Probe: h.probe}
 	if h.tells(d) {
 		if h.r.kind == dhcpv4.MessageTypeDiscover && h.reply != nil {
 			e.Events = append(e.Events, site.Event{At: h.now, MAC: d.MAC, What: d.Message, Detail: asks(d), Begins: d.Client != site.ClientOther})

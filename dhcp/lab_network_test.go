@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"everboot/dhcp"
+	"everboot/dhcp/ra"
 	"everboot/internal/lab"
 	"everboot/site"
 )
@@ -28,6 +29,7 @@ type served struct {
 	Config dhcp.Config
 	View   *site.View
 	Proxy  bool
+	RA     bool
 }
 
 func TestMain(m *testing.M) {
@@ -65,6 +67,9 @@ func serve(text string) error {
 		<-d.Ready()
 		fmt.Println("ready")
 	}()
+	if s.RA {
+		go ra.NewAdvertiser(s.Config.Interface, log).Run(ctx)
+	}
 	return d.Run(ctx)
 }
 
@@ -78,6 +83,7 @@ type network struct {
 	a, b, c *lab.Host
 	client  *lab.Cable
 	view    *site.View
+	ra      bool // servers advertise, too
 }
 
 func newNetwork(t *testing.T) *network {
@@ -127,11 +133,11 @@ func (n *network) config(h *lab.Host, self, peer string) dhcp.Config {
 
 // launch starts a server without waiting for it.
 func (n *network) launch(h *lab.Host, cfg dhcp.Config) *lab.Process {
-	return n.start(h, served{cfg, n.view, false})
+	return n.start(h, served{Config: cfg, View: n.view, RA: n.ra})
 }
 
 func (n *network) launchProxy(h *lab.Host, cfg dhcp.Config) *lab.Process {
-	return n.start(h, served{cfg, n.view, true})
+	return n.start(h, served{Config: cfg, View: n.view, Proxy: true})
 }
 
 func (n *network) start(h *lab.Host, s served) *lab.Process {

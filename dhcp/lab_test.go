@@ -93,6 +93,23 @@ func expect(t *testing.T, p *lab.Process, pattern string) {
 	}
 }
 
+// TestLabAnAddressInUse: a machine whose address somebody typed in keeps it.
+func TestLabAnAddressInUse(t *testing.T) {
+	n := newNetwork(t)
+	if _, err := n.b.Run(t.Context(), "ip", "addr", "add", "198.18.0.100/24", "dev", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	cfg := n.config(n.a, "198.18.0.2", "198.18.0.3")
+	cfg.Peers = nil
+	p := n.launch(n.a, cfg)
+	expect(t, p, "ready")
+	if l := n.ask(); l["ip"] != "198.18.0.101" {
+		t.Errorf("lease %v", l)
+	}
+	expect(t, p, `event \S+ in-use 198\.18\.0\.100 .*`)
+	n.clean()
+}
+
 // TestLabTwoServers, without a word between them: both offer, the one that is chosen acknowledges, and any one of them is enough.
 func TestLabTwoServers(t *testing.T) {
 	n := newNetwork(t)

@@ -12,6 +12,8 @@ const (
 	// perSecond is how many messages of one machine are answered in a second: a boot needs about four in all, a broken client sends
 	// thousands.
 	perSecond = 10
+	// allPerSecond is how many messages are looked at in a second in all: several times what two cores can answer.
+	allPerSecond = 50000
 	// maxForeign bounds how many other servers are remembered: anybody can write any address into a REQUEST.
 	maxForeign = 16
 	// foreignFor is how long another server is spoken of after its last sign.
@@ -22,13 +24,21 @@ const (
 // limited, and the queue is.
 type limiter struct {
 	second int64
+	all    int
 	count  map[site.MAC]uint16
 }
 
 // allows counts a message and reports whether it may be answered.
 func (l *limiter) allows(now time.Time, mac site.MAC) bool {
 	if s := now.Unix(); s != l.second || l.count == nil {
-		l.second, l.count = s, make(map[site.MAC]uint16)
+		l.second, l.all = s, 0
+		if l.count == nil {
+			l.count = make(map[site.MAC]uint16)
+		}
+		clear(l.count)
+	}
+	if l.all++; l.all > allPerSecond {
+		return false
 	}
 	n, known := l.count[mac]
 	if !known && len(l.count) >= maxRecent {

@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -105,7 +106,7 @@ func blank(r request, kind dhcpv4.MessageType, server netip.Addr) *dhcpv4.DHCPv4
 		ClientHWAddr: net.HardwareAddr(r.mac[:]), Options: make(dhcpv4.Options),
 	}
 	p.Options[dhcpv4.OptionDHCPMessageType.Code()] = []byte{byte(kind)}
-	p.Options[dhcpv4.OptionServerIdentifier.Code()] = server.AsSlice()
+	p.Options[dhcpv4.OptionServerIdentifier.Code()] = cmp.Or(r.override, server).AsSlice()
 	// The client's identifier and the relay's information come back as they were (RFC 6842 §3, RFC 3046 §2.2).
 	for _, code := range []dhcpv4.OptionCode{dhcpv4.OptionClientIdentifier, dhcpv4.OptionRelayAgentInformation} {
 		if v := r.msg.Options.Get(code); len(v) > 0 && len(v) <= maxClientID {

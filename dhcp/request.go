@@ -28,6 +28,8 @@ type request struct {
 	giaddr    netip.Addr
 	requested netip.Addr // option 50
 	server    netip.Addr // option 54
+	link      netip.Addr // a relay agent's word on where the client is (RFC 3527)
+	override  netip.Addr // what a relay agent wants the client to take for its server (RFC 5107)
 }
 
 // Limits of what a client may have us remember or echo. The identifier is echoed (RFC 6842) and has one length byte.
@@ -63,10 +65,38 @@ func read(q *dhcpv4.DHCPv4) (request, Reason) {
 	if slices.Contains(ok[:], false) {
 		return r, Malformed
 	}
+	if r.giaddr.IsValid() { // a client may not speak for an agent
+		r.readRelay(q.Options.Get(dhcpv4.OptionRelayAgentInformation))
+	}
 	r.name = cleanName(q.HostName())
 	r.vendor = cleanText(q.ClassIdentifier())
 	r.boot = site.BootRequest{MAC: r.mac, Client: client(q, r.vendor), Arch: arch(q, r.vendor)}
 	return r, ""
+}
+
+// The sub-options of the relay agent information option, 82, that concern us.
+const (
+	relayLink     = 5  // RFC 3527: an address of the client's network, where giaddr is only where the agent is reached
+	relayOverride = 11 // RFC 5107: the client sends its renewals there, to the agent, which sends them on with its information
+)
+
+// readRelay reads what a relay agent says. A sub-option that is not as it must be says nothing.
+func (r *request) readRelay(b []byte) {
+	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
+		code, value := b[0], b[2:2+int(b[1])]
+		b = b[2+len(value):]
+		if len(value) != 4 {
+			continue
+		}
+		a, ok := usable(netip.AddrFrom4([4]byte(value)))
+		switch {
+		case !ok:
+		case code == relayLink:
+			r.link = a
+		case code == relayOverride:
+			r.override = a
+		}
+	}
 }
 
 func headerAddr(ip net.IP) (netip.Addr, bool) {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"everboot/dhcp/leases"
@@ -34,10 +35,16 @@ type Server struct {
 	peers  chan []byte // what peers tell
 	free   chan freeing
 	listen func(Config, func(*dhcpv4.DHCPv4)) (transport, error)
+	arp    func(link string, seen func(netip.Addr, site.MAC)) (prober, error) // nil: offers are not probed
+
+	sightings chan sighting
+	probes    atomic.Int32 // len(probing)
 
 	opened   bool
 	syncedAt time.Time // what follows is the answering goroutine's
-	due      bool      // peers are told something when the pace says so
+	prober   prober    // nil: there is none
+	probing  map[netip.Addr]probe
+	due      bool // peers are told something when the pace says so
 
 	peersWere []pair.Peer
 	changed   chan struct{}               // holds a token when there is something to tell the peers
@@ -67,7 +74,8 @@ func New(cfg Config, view func() *site.View, events func(site.Event), log *slog.
 		events = func(site.Event) {}
 	}
 	s := &Server{
-		cfg: cfg, view: view, events: events, log: log, listen: listen,
+		cfg: cfg, view: view, events: events, log: log, listen: listen, arp: listenARP,
+		sightings: make(chan sighting, 64), probing: make(map[netip.Addr]probe),
 		ready: make(chan struct{}), queue: make(chan *dhcpv4.DHCPv4, cfg.QueueLength), peers: make(chan []byte, peerQueue), free: make(chan freeing),
 		changed: make(chan struct{}, 1), unwritten: make(map[netip.Addr]leases.Lease),
 		state: NewState(cfg), recent: newRecent(), stats: newStats(),
@@ -151,6 +159,7 @@ func (s *Server) reopen(ctx context.Context) bool {
 // serve answers messages until ctx ends or the transport fails. It owns the state; a second goroutine owns the disk, so that the next
 // answers are made while it is busy, and all that were made meanwhile go to it in one write.
 func (s *Server) serve(ctx context.Context) error {
+	s.openProber()
 	failed := make(chan error, 1)
 	go func() {
 		failed <- s.net.Wait()
@@ -163,6 +172,10 @@ func (s *Server) serve(ctx context.Context) error {
 	close(out)
 	sender.Wait()
 	s.net.Close()
+	if s.prober != nil {
+		s.prober.Close()
+	}
+	clear(s.probing)
 	for range failed {
 	}
 	s.net = nil
@@ -191,7 +204,10 @@ func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan 
 		case <-pace.C:
 			s.due = false
 			s.tellLeases()
+		case seen := <-s.sightings:
+			s.taken(seen, out)
 		case <-tick.C:
+			s.endProbes(time.Now())
 			for _, q := range s.tick(out) {
 				s.answerOne(q, out)
 			}
@@ -199,10 +215,14 @@ func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan 
 	}
 }
 
-func (s *Server) answerOne(q *dhcpv4.DHCPv4, out chan<- outgoing) {
+func (s *Server) answerOne(q *dhcpv4.DHCPv4, out chan<- outgoing) { s.answerTo(q, 0, out) }
+
+// answerTo answers a message for which so many addresses were found in use already.
+func (s *Server) answerTo(q *dhcpv4.DHCPv4, taken int, out chan<- outgoing) {
 	o, ok := s.handle(time.Now(), q)
 	switch {
 	case !ok:
+	case s.hold(o, q, taken):
 	case len(o.save) == 0:
 		s.transmit(o) // what needs no disk does not wait for it
 	default:
@@ -210,10 +230,15 @@ func (s *Server) answerOne(q *dhcpv4.DHCPv4, out chan<- outgoing) {
 	}
 }
 
-// receive queues a message; nil is a datagram that is none. It never blocks.
+// receive queues a message; nil is a datagram that is none. It never blocks. The second half of the queue is for devices of the site: a flood of
+// strangers does not keep them waiting for their turn in vain.
 func (s *Server) receive(q *dhcpv4.DHCPv4) {
 	reason := Malformed
-	if q != nil {
+	switch {
+	case q == nil:
+	case len(s.queue) >= (cap(s.queue)+1)/2 && !s.knows(q):
+		reason = Overloaded
+	default:
 		select {
 		case s.queue <- q:
 			return
@@ -224,6 +249,19 @@ func (s *Server) receive(q *dhcpv4.DHCPv4) {
 	s.mu.Lock()
 	s.stats.Reasons[reason]++
 	s.mu.Unlock()
+}
+
+// knows reports whether a message is of a device of the site, if the site has any.
+func (s *Server) knows(q *dhcpv4.DHCPv4) bool {
+	v := s.view()
+	if v == nil || len(v.Devices) == 0 {
+		return true
+	}
+	if len(q.ClientHWAddr) != len(site.MAC{}) {
+		return false
+	}
+	_, ok := v.Devices[site.MAC(q.ClientHWAddr)]
+	return ok
 }
 
 func (s *Server) handle(now time.Time, q *dhcpv4.DHCPv4) (outgoing, bool) {
@@ -244,7 +282,7 @@ func (s *Server) handle(now time.Time, q *dhcpv4.DHCPv4) (outgoing, bool) {
 	if s.log.Enabled(context.Background(), slog.LevelDebug) {
 		s.log.Debug("DHCP", "mac", effects.Decision.MAC, "decision", effects.Decision)
 	}
-	o := outgoing{save: effects.Save}
+	o := outgoing{save: effects.Save, probe: effects.Probe}
 	if reply != nil {
 		o.payload, o.to = reply.ToBytes(), destinationOf(q, reply, s.local)
 		if ciaddr, _ := headerAddr(q.ClientIPAddr); ciaddr.IsValid() {

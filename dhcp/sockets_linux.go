@@ -14,6 +14,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/mdlayher/packet"
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
 
@@ -117,20 +118,28 @@ func (s *sockets) watch() {
 // maxDatagram is the longest message that is read; option 57 has clients announce 1,500 at most.
 const maxDatagram = 4096
 
+// readBatch is how many messages are taken from the kernel at once: under load they come faster than a goroutine is woken.
+const readBatch = 32
+
 // read ends when the listener is closed.
 func (s *sockets) read(receive func(*dhcpv4.DHCPv4)) {
-	b := make([]byte, maxDatagram)
+	conn, batch := ipv4.NewPacketConn(s.conn), make([]ipv4.Message, readBatch)
+	for i := range batch {
+		batch[i].Buffers = [][]byte{make([]byte, maxDatagram)}
+	}
 	for {
-		n, _, err := s.conn.ReadFrom(b)
+		n, err := conn.ReadBatch(batch, 0)
 		if err != nil {
 			s.ended <- err
 			return
 		}
-		q, err := dhcpv4.FromBytes(b[:n])
-		if err != nil {
-			q = nil
+		for _, m := range batch[:n] {
+			q, err := dhcpv4.FromBytes(m.Buffers[0][:m.N])
+			if err != nil {
+				q = nil
+			}
+			receive(q)
 		}
-		receive(q)
 	}
 }
 

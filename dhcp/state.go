@@ -24,6 +24,9 @@ type State struct {
 	view     *site.View
 	reserved map[netip.Addr]site.MAC
 	taken    map[netip.Addr]bool // addresses of the infrastructure: never given to a client
+
+	waiting   int // devices of the view that get an address from a pool and have none, as of waitingAt
+	waitingAt time.Time
 }
 
 // NewState returns the state of a server with the configuration, which must be valid, and no leases.
@@ -31,8 +34,8 @@ func NewState(cfg Config) *State {
 	s := &State{cfg: cfg, asked: newAsked()}
 	var pools []leases.Pool
 	for _, sub := range cfg.Subnets {
-		if sub.hasRange() {
-			pools = append(pools, leases.Pool{First: sub.Range[0], Last: sub.Range[1], Owns: s.owns})
+		for _, p := range sub.pools() {
+			pools = append(pools, leases.Pool{First: p[0], Last: p[1], Owns: s.owns})
 		}
 	}
 	s.table = leases.NewTable(pools)
@@ -145,6 +148,41 @@ func (s *State) avoid(mac site.MAC) func(netip.Addr) bool {
 	}
 }
 
+// keptFromStrangers reports whether the pool where a client is has no more addresses to spare than devices of the site may still ask for, and
+// the client is none of those: machines that make up one MAC after the other get no further. Half of a pool is for anybody.
+func (h *exchange) keptFromStrangers() bool {
+	if _, known := h.view.Devices[h.r.mac]; known || len(h.view.Devices) == 0 {
+		return false
+	}
+	nodes := len(h.cfg.Peers) + 1
+	free, size := h.table.Spare(h.sub.Network, nodes)
+	most := min(len(h.view.Devices), size/2) / nodes
+	return free <= most && free <= min(h.waitingDevices(h.now), size/2)/nodes
+}
+
+// waitingFor is how long a count of waitingDevices holds: it looks at every lease.
+const waitingFor = time.Second
+
+// waitingDevices counts the devices that get an address from a pool and have none.
+func (s *State) waitingDevices(now time.Time) int {
+	if now.Sub(s.waitingAt) < waitingFor {
+		return s.waiting
+	}
+	have := make(map[site.MAC]bool)
+	s.table.Each(func(l leases.Lease) {
+		if l.Live() {
+			have[l.MAC] = true
+		}
+	})
+	s.waiting, s.waitingAt = 0, now
+	for mac, d := range s.view.Devices {
+		if !d.Address.IsValid() && !have[mac] {
+			s.waiting++
+		}
+	}
+	return s.waiting
+}
+
 // subnetOf returns the subnet that has the address in it.
 func (s *State) subnetOf(a netip.Addr) (Subnet, bool) {
 	i := slices.IndexFunc(s.cfg.Subnets, func(sub Subnet) bool { return sub.Network.Contains(a) })
@@ -154,7 +192,7 @@ func (s *State) subnetOf(a netip.Addr) (Subnet, bool) {
 	return s.cfg.Subnets[i], true
 }
 
-// subnetFor returns the subnet where a client is: its relay agent's (RFC 2131 §4.3.1), else our own.
+// subnetFor returns the subnet where a client is: where its relay agent says (RFC 3527 §3), its relay agent's (RFC 2131 §4.3.1), else our own.
 func (s *State) subnetFor(r request) (Subnet, bool) {
-	return s.subnetOf(cmp.Or(r.giaddr, s.cfg.ServerAddress))
+	return s.subnetOf(cmp.Or(r.link, r.giaddr, s.cfg.ServerAddress))
 }

@@ -37,6 +37,7 @@ type store interface {
 type outgoing struct {
 	save    []leases.Lease
 	payload []byte
+	probe   netip.Addr // an offer's, to be asked for before it leaves
 	to      destination
 	synced  time.Time   // to be kept on disk
 	done    func(error) // told what became of it; may be nil

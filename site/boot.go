@@ -3,20 +3,23 @@ package site
 import (
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 )
 
 // Arch is a client's system architecture type (DHCP option 93, RFC 4578 §2.1 and IANA's registry).
 type Arch uint16
 
-// The architectures that we have boot files for, and those that clients also use for them.
+// The architectures that we know boot files for, and those that clients also use for them. Those with HTTP load by URL.
 const (
-	ArchBIOS     Arch = 0
-	ArchX64      Arch = 7 // EFI byte code by the registry; every firmware uses it for x64
-	ArchX64Alt   Arch = 9 // x64 by the registry
-	ArchARM64    Arch = 11
-	ArchHTTPX64  Arch = 16 // UEFI HTTP boot, x64
-	ArchHTTPBIOS Arch = 20
+	ArchBIOS      Arch = 0
+	ArchIA32      Arch = 6
+	ArchX64       Arch = 7 // EFI byte code by the registry; every firmware uses it for x64
+	ArchX64Alt    Arch = 9 // x64 by the registry
+	ArchARM64     Arch = 11
+	ArchHTTPIA32  Arch = 15
+	ArchHTTPX64   Arch = 16
+	ArchHTTPARM64 Arch = 19
 )
 
 // Client is what kind of program asks.
@@ -45,12 +48,23 @@ type Offer struct {
 	Streamer   string     `json:"streamer,omitempty"` // who would serve it now; the login decides
 }
 
-// The names of boot files, below the TFTP and HTTP roots.
+// The names of boot files, below the TFTP and HTTP roots. Debian's package ipxe has all but that for IA32.
 const (
 	FileBIOS      = "undionly.kpxe"
 	FileX64       = "snponly.efi"
+	FileARM64     = "ipxe-arm64.efi"
+	FileIA32      = "ipxe-ia32.efi"
 	FileBootstrap = "bootstrap.ipxe"
 )
+
+// firmwareFiles is what a firmware loads first. PXE loads it by name, HTTP boot by URL.
+var firmwareFiles = map[Client]map[Arch]string{
+	ClientPXE:  {ArchBIOS: FileBIOS, ArchIA32: FileIA32, ArchX64: FileX64, ArchX64Alt: FileX64, ArchARM64: FileARM64},
+	ClientHTTP: {ArchHTTPIA32: FileIA32, ArchHTTPX64: FileX64, ArchHTTPARM64: FileARM64},
+}
+
+// FirmwareFiles returns the names of all files that a firmware may be told to load.
+func FirmwareFiles() []string { return []string{FileBIOS, FileX64, FileARM64, FileIA32} }
 
 // Boot decides whether a target is told where to boot from. It is only if its whole chain is good: the boot file's service
 // is up by our own probe, and at least one healthy streamer of the site holds its vDisk version. On any Reason but Offered the
@@ -93,22 +107,24 @@ func bootFile(v *View, q BootRequest) (string, Reason) {
 	if q.Client != ClientHTTP && v.Boot.TFTP.Health != Up {
 		return "", TFTPDown
 	}
-	switch {
-	case q.Client == ClientIPXE:
+	if q.Client == ClientIPXE {
 		return FileBootstrap, Offered
-	case q.Client == ClientPXE && q.Arch == ArchBIOS:
-		return FileBIOS, Offered
-	case q.Client == ClientPXE && (q.Arch == ArchX64 || q.Arch == ArchX64Alt):
-		return FileX64, Offered
-	case q.Client == ClientHTTP && q.Arch == ArchHTTPX64:
-		host := v.Boot.Address.String()
-		if port := v.Boot.HTTPPort; port != 0 && port != 80 {
-			host = netip.AddrPortFrom(v.Boot.Address, port).String()
-		}
-		u := url.URL{Scheme: "http", Host: host, Path: "/" + FileX64}
-		return u.String(), Offered
 	}
-	return "", UnsupportedArch
+	file, ok := firmwareFiles[q.Client][q.Arch]
+	switch {
+	case !ok:
+		return "", UnsupportedArch
+	case slices.Contains(v.Boot.Lacks, file):
+		return "", NoBootFile
+	case q.Client == ClientPXE:
+		return file, Offered
+	}
+	host := v.Boot.Address.String()
+	if port := v.Boot.HTTPPort; port != 0 && port != 80 {
+		host = netip.AddrPortFrom(v.Boot.Address, port).String()
+	}
+	u := url.URL{Scheme: "http", Host: host, Path: "/" + file}
+	return u.String(), Offered
 }
 
 // Asking is a login as it arrives at the director.

@@ -25,6 +25,7 @@ const (
 	AllDraining        Reason = "all-draining"        // the streamers that hold it and are up take no new logins
 	TFTPDown           Reason = "tftp-down"           // the TFTP probe of the boot address fails
 	HTTPDown           Reason = "http-down"           // the HTTP probe of the boot address fails
+	NoBootFile         Reason = "no-boot-file"        // the appliance does not have the boot file of the client's architecture
 	UnsupportedArch    Reason = "unsupported-arch"    // no boot file for the client's architecture
 	NoBootAddress      Reason = "no-boot-address"     // neither a VIP nor an address of the node is known
 	OtherSite          Reason = "other-site"          // the target name belongs to another site
@@ -53,6 +54,7 @@ var reasonText = map[Reason]string{
 	AllDraining:        "every healthy streamer that holds its vDisk version is draining",
 	TFTPDown:           "TFTP at the boot address does not answer our probe",
 	HTTPDown:           "HTTP at the boot address does not answer our probe",
+	NoBootFile:         "the boot file of its architecture is neither in tftp.root nor in tftp.ipxe: put it there and start the appliance again",
 	UnsupportedArch:    "there is no boot file for its architecture (DHCP option 93)",
 	NoBootAddress:      "the appliance has no address to boot from",
 	OtherSite:          "the target name belongs to another site",

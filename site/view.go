@@ -171,6 +171,7 @@ type BootService struct {
 	HTTPPort uint16     `json:"http_port,omitempty"` // 0: 80
 	TFTP     Check      `json:"tftp"`
 	HTTP     Check      `json:"http"`
+	Lacks    []string   `json:"lacks,omitempty"` // FirmwareFiles that are not there to be loaded
 }
 
 // View is everything that the data plane knows, as one immutable value.

@@ -20,43 +20,46 @@ const doubt = 10 * time.Second
 // In doubt an address is taken: the worst is then that it lies idle until the lease ends.
 func (t *Table) Merge(now time.Time, l Lease) (Lease, Verdict) {
 	t.expire(now)
+	if !l.Address.Is4() {
+		return l, Kept
+	}
 	if l.Live() && !now.Before(l.Expires) {
 		l.State = Expired
 	}
-	r, known := t.records[l.Address]
+	r := t.at(l.Address)
 	switch {
-	case !known && !l.Live() && t.poolOf(l.Address) == nil:
+	case r == nil && !l.Live() && t.poolOf(l.Address) == nil:
 		return l, Kept
-	case !known, r.State == Offered && l.Live():
+	case r == nil, r.state == offered && l.Live():
 		t.put(l)
 		return l, Taken
-	case r.State == Offered:
-		r.Version = max(r.Version, l.Version)
-		r.ended = later(r.ended, l.Expires)
-		return r.Lease, Kept
-	case r.State != Declined && r.State != Released && l.State == Bound && r.Client == l.Client:
+	case r.state == offered:
+		r.version = max(r.version, l.Version)
+		r.ended = max(r.ended, t.ns(l.Expires))
+		return t.lease(r), Kept
+	case r.state != declined && r.state != released && l.State == Bound && r.is(l.Client):
 		return t.join(r, l) // also when ours ran out: the other node has prolonged it meanwhile
 	}
-	verdict, clash := Kept, r.State == Bound && l.State == Bound
-	if newer(l, r.Lease) {
+	verdict, clash := Kept, r.state == bound && l.State == Bound
+	if newer(l, t.lease(r)) {
 		t.put(l)
 		verdict = Taken
 	}
 	if clash {
 		verdict = Conflict
 	}
-	return r.Lease, verdict
+	return t.lease(r), verdict
 }
 
 // join gives a client the longer of two leases of one address.
 func (t *Table) join(r *record, l Lease) (Lease, Verdict) {
-	verdict := Kept
-	if l.Expires.After(r.Expires) {
+	verdict, ours := Kept, t.lease(r)
+	if l.Expires.After(ours.Expires) {
 		verdict = Joined
 	} else {
-		l.Start, l.Expires = r.Start, r.Expires
+		l.Start, l.Expires = ours.Start, ours.Expires
 	}
-	l.Version = max(l.Version, r.Version)
+	l.Version = max(l.Version, ours.Version)
 	t.put(l)
 	return l, verdict
 }
@@ -83,11 +86,4 @@ func (l Lease) changed() time.Time {
 		return l.Expires
 	}
 	return l.Start
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

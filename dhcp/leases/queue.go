@@ -1,20 +1,11 @@
 package leases
 
 import (
+	"bytes"
 	"container/heap"
-	"time"
 )
 
-// record is a lease and its place in the one queue that it is in, if any.
-type record struct {
-	Lease
-	ended   time.Time // of the last lease that a client was told of; zero: there was none
-	offered time.Time // until when our offer of it to the client stands
-	in      *queue
-	index   int
-}
-
-// queue holds records by the time in Expires, or by that in ended, the earliest first; equal times by address.
+// queue holds records by the time in expires, or by that in ended, the earliest first; equal times by address.
 type queue struct {
 	list  []*record
 	byEnd bool
@@ -30,7 +21,7 @@ func (q *queue) remove(r *record) {
 	if r.in != q {
 		return
 	}
-	heap.Remove(q, r.index)
+	heap.Remove(q, int(r.index))
 	r.in = nil
 }
 
@@ -40,26 +31,26 @@ func (q *queue) Len() int { return len(q.list) }
 // Less implements heap.Interface.
 func (q *queue) Less(i, j int) bool {
 	a, b := q.list[i], q.list[j]
-	at, bt := a.Expires, b.Expires
+	at, bt := a.expires, b.expires
 	if q.byEnd {
 		at, bt = a.ended, b.ended
 	}
-	if at.Equal(bt) {
-		return a.Address.Less(b.Address)
+	if at == bt {
+		return bytes.Compare(a.addr[:], b.addr[:]) < 0
 	}
-	return at.Before(bt)
+	return at < bt
 }
 
 // Swap implements heap.Interface.
 func (q *queue) Swap(i, j int) {
 	q.list[i], q.list[j] = q.list[j], q.list[i]
-	q.list[i].index, q.list[j].index = i, j
+	q.list[i].index, q.list[j].index = int32(i), int32(j)
 }
 
 // Push implements heap.Interface.
 func (q *queue) Push(x any) {
 	r := x.(*record)
-	r.index = len(q.list)
+	r.index = int32(len(q.list))
 	q.list = append(q.list, r)
 }
 

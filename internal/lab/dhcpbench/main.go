@@ -69,6 +69,7 @@ type site struct {
 	*lab.Lab
 	lan     *lab.Segment
 	a, b, c *lab.Host
+	runs    int // of perfdhcp
 }
 
 const (

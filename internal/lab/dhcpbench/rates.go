@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"everboot/internal/lab"
 )
 
 const clients = 20000
@@ -29,11 +31,18 @@ var (
 	delayPattern = regexp.MustCompile(`avg delay: ([\d.]+) ms`)
 )
 
+// run numbers the runs of perfdhcp. With its own seed each makes up other clients: else the second would repeat what the first asked, which a server may
+// take for a client that got no answer.
+func (s *site) run() int {
+	s.runs++
+	return s.runs
+}
+
 // perfdhcp offers a rate of exchanges of so many clients for some seconds.
 func (s *site) perfdhcp(ctx context.Context, rate, clients, seconds int) (e exchanges, err error) {
 	// Its exit code tells of single lost answers, too.
 	out, runErr := s.c.Run(ctx, "perfdhcp", "-4", "-B", "-r", strconv.Itoa(rate), "-R", strconv.Itoa(clients), "-p", strconv.Itoa(seconds),
-		"-W", "1000000", "-l", "eth0")
+		"-W", "1000000", "-s", strconv.Itoa(s.run()), "-l", "eth0")
 	number := func(p *regexp.Regexp, text string) float64 {
 		m := p.FindStringSubmatch(text)
 		if m == nil {
@@ -81,6 +90,9 @@ func (b *bench) rates(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
+				if b.rate > 0 {
+					s.whereLost(ctx)
+				}
 				b.row(sub.name, rate, fmt.Sprintf("%.0f", e.rate), fmt.Sprintf("%.2f", e.lost()), fmt.Sprintf("%.2f, %.2f", e.delay[0], e.delay[1]))
 				if e.lost() < 1 {
 					best[sub.name] = max(best[sub.name], int(e.rate))
@@ -100,6 +112,14 @@ func (b *bench) rates(ctx context.Context) error {
 		fmt.Printf("everboot does %d/s under 1 %% loss, Kea %d/s: %.2f times\n", ours, kea, float64(ours)/float64(kea))
 	}
 	return nil
+}
+
+// whereLost says what the hosts' sockets dropped, and what became of messages at the appliances.
+func (s *site) whereLost(ctx context.Context) {
+	for _, h := range []*lab.Host{s.a, s.b, s.c} {
+		out, _ := h.Run(ctx, "sh", "-c", "grep ^Udp: /proc/net/snmp; curl -s http://127.0.0.1:8667/metrics | grep -v ^# | grep -e dhcp_answers -e dhcp_decisions -e dhcp_lease -e messages_total; grep -h 'DHCP peer' "+s.Dir()+"/"+h.Name()+"-*.log")
+		fmt.Printf("%s:\n%s\n", h.Name(), out)
+	}
 }
 
 // memory gives 100,000 leases and looks how much memory the workers have then.
