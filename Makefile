@@ -96,9 +96,9 @@ bench-tftp: deps build ## TFTP beside tftpd-hpa, dnsmasq, atftpd and pin/tftp, H
 	@bin/tftpbench
 
 .PHONY: bench-stream
-bench-stream: deps build ## two hundred targets when streamers die, fall silent, drain and return; forwarding beside HAProxy; iscsi-test-cu ; a machine in QEMU (8 minutes)
+bench-stream: deps build consul vdisk ## two hundred targets when streamers die, fall silent, drain and return; forwarding beside HAProxy; iscsi-test-cu; a large site; Consul gone; machines in QEMU (15 minutes)
 	@go run ./internal/lab/benchstream
-	@go test -run '^$$' -bench Pick ./site | grep ns/op
+	@go test -run '^$$' -bench Pick ./site ./streamer | grep ns/op
 
 .PHONY: bench-vip
 bench-vip: deps build ## how long clients of the floating address wait when its owner stops, dies, freezes: beside keepalived

@@ -71,7 +71,7 @@ func (w *worker) keepEvents(ctx context.Context, see func(site.Event)) error {
 			w.timeline.Add(e)
 			see(e)
 			w.log.Debug("event", "mac", e.MAC, "what", e.What, "detail", e.Detail)
-			if _, known := w.builder.View().Devices[e.MAC]; !known {
+			if _, known := w.builder.View().Devices[e.MAC]; !known && e.What != eventAdded { // whose view may come later than its event
 				continue
 			}
 			if now := time.Now(); now.Sub(second) >= time.Second {

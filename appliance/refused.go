@@ -14,7 +14,7 @@ func (w *worker) dropRefusals() {
 		return
 	}
 	if err := refusals.Drop(addresses, port(w.cfg.Director.Listen)); err != nil {
-		w.log.Warn("if all processes of this appliance are killed at once, its targets wait 2 s longer", "error", err)
+		w.log.Warn("if all processes of this appliance are killed at once, its targets wait 1 s longer", "error", err)
 	}
 }
 

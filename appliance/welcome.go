@@ -14,6 +14,8 @@ const (
 	welcomePace = 50 * time.Millisecond
 	welcomeTime = 5 * time.Second // bounds one call of the registry
 	welcomeWait = 256             // strangers that may wait; firmware asks again
+
+	eventAdded = "added" // what their timelines say
 )
 
 // welcome takes machines that the site does not know into the collection that says so.
@@ -65,7 +67,7 @@ func (w *welcome) take(ctx context.Context, mac site.MAC) {
 	if err != nil {
 		w.complain(mac, err)
 	} else {
-		w.event(site.Event{MAC: mac, What: "added", Detail: "nobody knew it: it is a device of collection " + d.Collection + " now"})
+		w.event(site.Event{MAC: mac, What: eventAdded, Detail: "nobody knew it: it is a device of collection " + d.Collection + " now"})
 	}
 	select {
 	case <-ctx.Done():

@@ -45,11 +45,7 @@ listen iscsi
 	if err != nil {
 		return err
 	}
-	// One streamer for all: HAProxy has no other.
-	if err := s.api.Put(context.Background(), site.KindVDisk, "debian", site.VDisk{Name: "debian", Server: "s2"}); err != nil {
-		return err
-	}
-	if err := s.await("load balancing is off", func(v web.Status) bool { return v.View.VDisks["debian"].Server == "s2" }); err != nil {
+	if err := s.only("s2"); err != nil { // HAProxy has no other
 		return err
 	}
 	peers := []struct {
@@ -80,6 +76,14 @@ listen iscsi
 		row(fmt.Sprintf("%d streams of 1 MiB reads, %s", streams, p.name), "%.0f MB/s, %s (median of %d)", r.rate, processor, runs)
 	}
 	return nil
+}
+
+// only switches load balancing off.
+func (s *stage) only(server string) error {
+	if err := s.api.Put(context.Background(), site.KindVDisk, "debian", site.VDisk{Name: "debian", Server: server}); err != nil {
+		return err
+	}
+	return s.await("load balancing is off", func(v web.Status) bool { return v.View.VDisks["debian"].Server == server })
 }
 
 // result is one transfer.

@@ -1,6 +1,7 @@
 package fleet_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,7 @@ func TestNoHealthyStreamerMeansNoBootFile(t *testing.T) {
 	if lease["ip"] != "198.18.0.59" || lease["bootfile"] != "undionly.kpxe" || lease["tftp"] != fleet.VIP || lease["siaddr"] != fleet.VIP {
 		t.Errorf("with a streamer: %v", lease)
 	}
+	strangerIsTakenIn(t, f)
 
 	f.Host["s1"].KillAll()
 	for _, node := range []string{"a", "b"} {
@@ -67,6 +69,34 @@ func TestNoHealthyStreamerMeansNoBootFile(t *testing.T) {
 	lease = ask()
 	if lease["ip"] != "198.18.0.59" || lease["bootfile"] != "" || lease["boot_file"] != "" || lease["tftp"] != "" {
 		t.Errorf("without a streamer: %v; want the address and nothing to boot", lease)
+	}
+}
+
+// strangerIsTakenIn has a collection take in who asks, and asks as the ROM of a machine that nobody knows.
+func strangerIsTakenIn(t *testing.T, f *fleet.Fleet) {
+	t.Helper()
+	stranger := f.Lab.Host("stranger")
+	mac := stranger.Join(f.LAN).MAC().String()
+	if out, err := f.Command("a", "collection", "set", "room1", "--vdisk", "debian", "--auto-add", "true"); err != nil {
+		t.Fatal(err, out)
+	}
+	must(t, lab.Eventually(nodeTime, "it is told where to boot from", func() error {
+		lease, err := lab.Udhcpc(stranger, "eth0", "-V", "PXEClient:Arch:00000:UNDI:002001", "-x", "0x5d:0000")
+		if err == nil && lease["bootfile"] != "undionly.kpxe" {
+			err = fmt.Errorf("it got %v", lease)
+		}
+		return err
+	}))
+	for _, node := range []string{"a", "b"} { // each shows what happened, whoever answered
+		must(t, lab.Eventually(nodeTime, node+" knows its boot", func() error {
+			out, err := f.Command(node, "status", "--device", mac)
+			for _, want := range []string{"next boot  debian version 1", " discover ", " added "} {
+				if err == nil && !strings.Contains(out, want) {
+					err = fmt.Errorf("%q is not in: %s", want, out)
+				}
+			}
+			return err
+		}))
 	}
 }
 
