@@ -54,6 +54,7 @@ type VIPGroup struct {
 	PreemptDelay   Duration       `toml:"preempt_delay"`
 	Unicast        []netip.Addr   `toml:"unicast"` // the other nodes' own addresses; none: multicast
 	Authenticate   bool           `toml:"authenticate"`
+	VirtualMAC     bool           `toml:"virtual_mac"`
 	Interface      string         `toml:"interface"` // of a [[vip.group]]; the node's if it is left out
 }
 
@@ -168,7 +169,7 @@ func (c *Config) vipConfigs() []vip.Config {
 			Interface: cmp.Or(g.Interface, c.Interface), Addresses: g.Addresses, VRID: g.VRID,
 			Priority:       cmp.Or(g.Priority, c.VIP.Priority),
 			AdvertInterval: cmp.Or(time.Duration(g.AdvertInterval), time.Duration(c.VIP.AdvertInterval)),
-			Preempt:        g.Preempt, PreemptDelay: time.Duration(g.PreemptDelay), Peers: g.Unicast,
+			Preempt:        g.Preempt, PreemptDelay: time.Duration(g.PreemptDelay), Peers: g.Unicast, VirtualMAC: g.VirtualMAC,
 		})
 	}
 	patience := vip.Patience(configs...)

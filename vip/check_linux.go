@@ -36,6 +36,9 @@ func Check(cfg Config) []error {
 	if link.Flags&net.FlagUp == 0 {
 		errs = append(errs, fmt.Errorf("vip: interface %s is down; run: ip link set %s up", link.Name, link.Name))
 	}
+	if cfg.VirtualMAC {
+		errs = append(errs, checkNeighbouring(link.Name)...)
+	}
 	own, err := ownAddresses(link, cfg.is6())
 	if err == nil {
 		_, err = cfg.pickPrimary(own)

@@ -53,6 +53,9 @@ type Config struct {
 	// Peers are the other nodes' own addresses, for networks that carry no multicast: advertisements go to each of them, and only
 	// theirs count. None: multicast.
 	Peers []netip.Addr
+	// VirtualMAC puts the addresses on a macvlan with the virtual router's MAC address (RFC 9568 §7.3), which moves with them: what
+	// neighbours know stays true. IPv4 and multicast only; the kernel must be told what belongs to whom (Check says it).
+	VirtualMAC bool `json:",omitempty"`
 	// Checksum is vrrp.PseudoHeader for groups with keepalived, vrrp.MessageOnly for routers that heed RFC 9568 to the
 	// letter. Both are understood.
 	Checksum vrrp.Checksum
@@ -120,6 +123,9 @@ func (c Config) Validate() error {
 		add("preempt delay %s: use up to %s", c.PreemptDelay, maxPreemptDelay)
 	}
 	errs = append(errs, checkAddresses(c.Addresses)...)
+	if err := c.checkVirtual(); err != nil {
+		errs = append(errs, err)
+	}
 	for _, p := range c.Peers {
 		if p.Is6() != c.is6() || c.floats(p) {
 			add("peer %s: use the own address of another node, of the family of the floating addresses", p)

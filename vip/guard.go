@@ -53,7 +53,7 @@ func (g *Guard) Release() error {
 		return err
 	}
 	m := vrrp.New(g.cfg.machine(g.edge.primary))
-	sendErr := send(g.edge, g.cfg, m.Advertisement(vrrp.Advertise{Priority: 0}))
+	sendErr := send(g.edge, g.edge.wire, g.cfg, m.Advertisement(vrrp.Advertise{Priority: 0}))
 	if sendErr != nil {
 		sendErr = fmt.Errorf("resigning for a dead worker: %w", sendErr)
 	}

@@ -285,7 +285,12 @@ func handedOver(actions []vrrp.Action) bool {
 }
 
 func (r *Router) advertise(a vrrp.Advertise) {
-	err := send(r.edge, r.cfg, r.machine.Advertisement(a))
+	// Who is not the owner any more must not send from the virtual MAC address: switches would believe that it is here.
+	out := sender(r.edge.wire)
+	if r.edge.owners != nil && r.machine.State() == vrrp.Active {
+		out = r.edge.owners
+	}
+	err := send(r.edge, out, r.cfg, r.machine.Advertisement(a))
 	switch {
 	case err == nil:
 		r.board.change(func(s *Status) { s.Sent++ })
@@ -296,7 +301,7 @@ func (r *Router) advertise(a vrrp.Advertise) {
 }
 
 // send sends an advertisement to everybody whom it concerns.
-func send(e edge, cfg Config, a vrrp.Advertisement) error {
+func send(e edge, out sender, cfg Config, a vrrp.Advertisement) error {
 	var errs []error
 	for _, to := range cfg.destinations() {
 		message, err := a.Marshal(e.primary, to)
@@ -304,7 +309,7 @@ func send(e edge, cfg Config, a vrrp.Advertisement) error {
 			message = e.auth.Seal(e.counter.Next(time.Now()), e.primary, to, message)
 		}
 		if err == nil {
-			err = e.Send(message, e.primary, to)
+			err = out.Send(message, e.primary, to)
 		}
 		errs = append(errs, err)
 	}

@@ -57,14 +57,15 @@ func (o *opener) open(cfg Config, log *slog.Logger) (*Router, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !cfg.is6() {
-		probes, err := openProber(link, cfg.addrs())
-		if err != nil {
-			return nil, errors.Join(err, e.close())
-		}
-		closeRest := e.close
-		e.probes, e.close = probes, func() error { return errors.Join(probes.Close(), closeRest()) }
+	if v, ok := e.table.(*virtualTable); ok {
+		v.router = true
 	}
+	probes, err := openProber(link, cfg.addrs())
+	if err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	closeRest := e.close
+	e.probes, e.close = probes, func() error { return errors.Join(probes.Close(), closeRest()) }
 	r := newRouter(cfg, e, log)
 	if o.watches[cfg.Interface] == nil {
 		if o.watches[cfg.Interface], err = openWatch(link, log); err != nil {

@@ -17,6 +17,7 @@ const (
 	targetLinkLayer        = 2    // the option's type, §4.6.1
 	ndHopLimit             = 255
 	etherTypeIPv6          = 0x86dd
+	etherTypeIPv4          = 0x0800
 )
 
 // unsolicited returns the Ethernet frame that tells all nodes that addr is at mac (RFC 4861 §7.2.6): an unsolicited neighbour

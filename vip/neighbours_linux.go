@@ -13,22 +13,22 @@ import (
 	"github.com/mdlayher/packet"
 )
 
-// neighbours sends gratuitous ARP and unsolicited neighbour advertisements. Package arp's own client needs an address on the interface at Dial and keeps it; frames on
-// a packet socket need none.
+// neighbours sends gratuitous ARP and unsolicited neighbour advertisements. Package arp's own client needs an address on the interface at
+// Dial and keeps it; frames on a packet socket need none.
 type neighbours struct {
 	conn   *packet.Conn
 	frames [][]byte
 }
 
-func openNeighbours(link *net.Interface, addrs []netip.Addr) (*neighbours, error) {
+func openNeighbours(link *net.Interface, mac net.HardwareAddr, addrs []netip.Addr) (*neighbours, error) {
 	s := &neighbours{}
 	for _, addr := range addrs {
 		if addr.Is6() {
-			s.frames = append(s.frames, unsolicited(link.HardwareAddr, addr, forwards(link)))
+			s.frames = append(s.frames, unsolicited(mac, addr, forwards(link)))
 			continue
 		}
 		for _, op := range []arp.Operation{arp.OperationRequest, arp.OperationReply} {
-			f, err := gratuitous(op, link.HardwareAddr, addr)
+			f, err := gratuitous(op, mac, addr)
 			if err != nil {
 				return nil, fmt.Errorf("making gratuitous ARP for %s on %s: %w", addr, link.Name, err)
 			}

@@ -100,12 +100,12 @@ func (r *Router) probe() {
 	}
 }
 
-// endProbing closes the prober as soon as answers do not count any more: it would go on reading all ARP of the segment.
+// endProbing closes the prober as soon as answers do not count any more: it would go on reading what others say.
 func (r *Router) endProbing() {
 	if r.edge.probes == nil || r.machine.Probing() {
 		return
 	}
 	if err := r.edge.probes.Close(); err != nil {
-		r.log.Warn("closing the socket for ARP probes", "error", err)
+		r.log.Warn("closing the socket for probes", "error", err)
 	}
 }

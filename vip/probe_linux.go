@@ -14,21 +14,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// arpProber sends ARP probes and reads all ARP of the segment from the first of them on.
-type arpProber struct {
+// neighbourProber sends ARP probes or neighbour solicitations, and reads the answers on the segment from the first of them on.
+type neighbourProber struct {
 	conn    *packet.Conn
 	own     net.HardwareAddr
 	addrs   []netip.Addr
 	frames  [][]byte
+	answers []bpf.Instruction // the filter that lets them in
+	read    func(frame []byte, own net.HardwareAddr, addrs []netip.Addr) (holder, bool)
 	hearing bool
-	buffer  [ethernetHeader + arpLen]byte // of Answer; what is longer is cut off
+	buffer  [probeLen]byte // of Answer
 	close   func() error
 }
 
+// probeLen is as much of a frame as either kind of answer needs; what is longer is cut off.
+const probeLen = icmpAt + icmpLen
+
 // openProber opens the socket. It hears nothing yet: what was said before the router starts may not be true any more.
-func openProber(link *net.Interface, addrs []netip.Addr) (*arpProber, error) {
-	p := &arpProber{own: link.HardwareAddr, addrs: addrs}
+func openProber(link *net.Interface, addrs []netip.Addr) (*neighbourProber, error) {
+	p := &neighbourProber{own: link.HardwareAddr, addrs: addrs, read: holderOf, answers: []bpf.Instruction{bpf.RetConstant{Val: probeLen}}}
+	protocol := unix.ETH_P_ARP
+	if addrs[0].Is6() {
+		protocol, p.read, p.answers = unix.ETH_P_IPV6, holderOf6, advertisementsOnly()
+	}
 	for _, addr := range addrs {
+		if addr.Is6() {
+			p.frames = append(p.frames, solicitation(link.HardwareAddr, addr))
+			continue
+		}
 		f, err := arpProbe(link.HardwareAddr, addr)
 		if err != nil {
 			return nil, fmt.Errorf("making an ARP probe for %s on %s: %w", addr, link.Name, err)
@@ -39,11 +52,23 @@ func openProber(link *net.Interface, addrs []netip.Addr) (*arpProber, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.conn, err = packet.Listen(link, packet.Raw, unix.ETH_P_ARP, &packet.Config{Filter: nothing}); err != nil {
-		return nil, fmt.Errorf("opening a packet socket for ARP on %s: %w", link.Name, err)
+	if p.conn, err = packet.Listen(link, packet.Raw, protocol, &packet.Config{Filter: nothing}); err != nil {
+		return nil, fmt.Errorf("opening a packet socket for probes on %s: %w", link.Name, err)
 	}
 	p.close = sync.OnceValue(p.conn.Close)
 	return p, nil
+}
+
+// advertisementsOnly lets no other IPv6 in than neighbour advertisements: there may be much of it.
+func advertisementsOnly() []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: nextHeaderAt, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpv6, SkipTrue: 3},
+		bpf.LoadAbsolute{Off: icmpAt, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: neighbourAdvertisement, SkipTrue: 1},
+		bpf.RetConstant{Val: probeLen},
+		bpf.RetConstant{Val: 0},
+	}
 }
 
 // arpProbe returns the frame that asks who has addr without saying that we do (RFC 5227 §2.1.1): its sender's address is zero, so that
@@ -62,9 +87,9 @@ func arpProbe(mac net.HardwareAddr, addr netip.Addr) ([]byte, error) {
 }
 
 // Probe implements prober.
-func (p *arpProber) Probe() error {
+func (p *neighbourProber) Probe() error {
 	if !p.hearing {
-		all, err := bpf.Assemble([]bpf.Instruction{bpf.RetConstant{Val: uint32(len(p.buffer))}})
+		all, err := bpf.Assemble(p.answers)
 		if err == nil {
 			err = p.conn.SetBPF(all)
 		}
@@ -82,7 +107,7 @@ func (p *arpProber) Probe() error {
 }
 
 // Answer implements prober.
-func (p *arpProber) Answer() (holder, bool) {
+func (p *neighbourProber) Answer() (holder, bool) {
 	for {
 		n, _, err := p.conn.ReadFrom(p.buffer[:])
 		if errors.Is(err, unix.ENETDOWN) {
@@ -91,11 +116,11 @@ func (p *arpProber) Answer() (holder, bool) {
 		if err != nil {
 			return holder{}, false
 		}
-		if h, ok := holderOf(p.buffer[:n], p.own, p.addrs); ok {
+		if h, ok := p.read(p.buffer[:n], p.own, p.addrs); ok {
 			return h, true
 		}
 	}
 }
 
 // Close implements prober.
-func (p *arpProber) Close() error { return p.close() }
+func (p *neighbourProber) Close() error { return p.close() }

@@ -129,3 +129,58 @@ func TestATakeOverAsksNobody(t *testing.T) {
 		b.stop(t)
 	})
 }
+
+func TestSolicitation(t *testing.T) {
+	own := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	addr := netip.MustParseAddr("2001:db8::10")
+	f := solicitation(own, addr)
+	header, m := f[14:54], f[54:]
+	group := netip.MustParseAddr("ff02::1:ff00:10")
+	if got := net.HardwareAddr(f[:6]).String(); got != "33:33:ff:00:00:10" {
+		t.Errorf("it goes to %s", got)
+	}
+	if got := netip.AddrFrom16([16]byte(header[8:])); got != netip.IPv6Unspecified() {
+		t.Errorf("it says that it comes from %s: neighbours would learn that", got)
+	}
+	if got := netip.AddrFrom16([16]byte(header[24:])); got != group || header[7] != 255 {
+		t.Errorf("it goes to %s with hop limit %d", got, header[7])
+	}
+	if m[0] != 135 || netip.AddrFrom16([16]byte(m[8:])) != addr || vrrp.Sum(58, netip.IPv6Unspecified(), group, m) != 0xffff {
+		t.Errorf("the message is %x", m)
+	}
+	if _, ok := holderOf6(f, net.HardwareAddr{2, 0, 0, 0, 0, 2}, []netip.Addr{addr}); ok {
+		t.Error("who only asks passes for who has it")
+	}
+}
+
+func TestHolderOf6(t *testing.T) {
+	own, other := net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 0, 0, 0, 0, 2}
+	addr := netip.MustParseAddr("2001:db8::10")
+	good := unsolicited(other, addr, false)
+	if h, ok := holderOf6(good, own, []netip.Addr{addr}); !ok || h.addr != addr || h.mac.String() != other.String() {
+		t.Errorf("of an advertisement it reads %v, %t", h, ok)
+	}
+	for what, change := range map[string]func(f []byte) []byte{
+		"our own":         func(f []byte) []byte { copy(f[6:], own); return f },
+		"another address": func(f []byte) []byte { f[len(f)-9]++; return f },
+		"a hop limit":     func(f []byte) []byte { f[21] = 254; return f },
+		"another message": func(f []byte) []byte { f[54] = 134; return f },
+		"another header":  func(f []byte) []byte { f[20] = 17; return f },
+		"a short frame":   func(f []byte) []byte { return f[:77] },
+		"nothing":         func([]byte) []byte { return nil },
+	} {
+		if h, ok := holderOf6(change(bytes.Clone(good)), own, []netip.Addr{addr}); ok {
+			t.Errorf("%s: %v", what, h)
+		}
+	}
+}
+
+func FuzzHolderOf6(f *testing.F) {
+	addr := netip.MustParseAddr("2001:db8::10")
+	f.Add(unsolicited(net.HardwareAddr{2, 0, 0, 0, 0, 2}, addr, true))
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		if h, ok := holderOf6(frame, net.HardwareAddr{2, 0, 0, 0, 0, 1}, []netip.Addr{addr}); ok && h.addr != addr {
+			t.Errorf("%x: %v", frame, h)
+		}
+	})
+}

@@ -11,9 +11,14 @@ import (
 	"everboot/vip/vrrp"
 )
 
+// sender sends advertisements.
+type sender interface {
+	Send(message []byte, from, to netip.Addr) error
+}
+
 // wire carries advertisements.
 type wire interface {
-	Send(message []byte, from, to netip.Addr) error
+	sender
 	// Receive waits for a packet. It returns net.ErrClosed after the edge was closed.
 	Receive() (vrrp.Packet, vrrp.Reason, error)
 	// Poll returns a packet that is there already; false: none is.
@@ -39,6 +44,7 @@ type edge struct {
 	table
 	announcer
 	tickler
+	owners  sender // what the owner advertises goes out by it; nil: by the wire
 	probes  prober // nil: nobody is asked before a claim
 	primary netip.Addr
 	auth    *vrrp.Auth // nil: none

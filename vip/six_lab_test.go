@@ -183,3 +183,17 @@ func TestLabAuthentication(t *testing.T) {
 	}
 	s.within(interval, "b has the address of a stopped a", has(s.b))
 }
+
+// TestLabIPv6InUse: a router that starts asks who has the address, and leaves it to a host that knows nothing of VRRP as long as that one
+// answers.
+func TestLabIPv6InUse(t *testing.T) {
+	s := newSite6(t)
+	s.run(s.c, "ip", "address", "add", floating6+"/64", "dev", "eth0", "nodad")
+	p := s.start(s.a, "worker", config6(100))
+	s.expect(p, "another host has a floating address")
+	if s.a.Has(floating6) {
+		t.Error("the address has two owners")
+	}
+	s.run(s.c, "ip", "address", "del", floating6+"/64", "dev", "eth0")
+	s.within(patience, "a has the address that is free", has6(s.a))
+}

@@ -34,17 +34,17 @@ func tickle(c site.Connection) []byte {
 	binary.BigEndian.PutUint16(segment[14:], tickleWindow)
 	binary.BigEndian.PutUint16(segment[16:], ^vrrp.Sum(tcpProtocol, src, dst, segment))
 	if src.Is4() {
-		return append(ipv4Header(src, dst, len(segment)), segment...)
+		return append(ipv4Header(src, dst, tcpProtocol, hopLimit, len(segment)), segment...)
 	}
 	return append(ipv6Header(src, dst, tcpProtocol, hopLimit, len(segment)), segment...)
 }
 
-// ipv4Header returns the header of a TCP segment without its checksum, which the kernel computes on a raw socket (raw(7)).
-func ipv4Header(src, dst netip.Addr, payload int) []byte {
+// ipv4Header returns a header without its checksum, which the kernel computes on a raw socket (raw(7)).
+func ipv4Header(src, dst netip.Addr, protocol, ttl uint8, payload int) []byte {
 	h := make([]byte, 20)
 	h[0] = 0x45
 	binary.BigEndian.PutUint16(h[2:], uint16(len(h)+payload))
-	h[8], h[9] = hopLimit, tcpProtocol
+	h[8], h[9] = ttl, protocol
 	copy(h[12:], src.AsSlice())
 	copy(h[16:], dst.AsSlice())
 	return h

@@ -83,8 +83,8 @@ func (w *watch) follow(updates <-chan netlink.AddrUpdate, stop chan struct{}) (f
 				close(stop)
 				return true
 			}
-			if addr, ok := netip.AddrFromSlice(u.LinkAddress.IP); ok && u.LinkIndex == w.link.Index {
-				w.tell(addr.Unmap(), u.NewAddr)
+			if addr, ok := netip.AddrFromSlice(u.LinkAddress.IP); ok {
+				w.tell(addr.Unmap(), u.LinkIndex, u.NewAddr)
 			}
 		}
 	}
@@ -120,10 +120,11 @@ func (w *watch) tellAll() {
 	}
 }
 
-func (w *watch) tell(addr netip.Addr, added bool) {
+// tell tells the router of an address. One with a virtual MAC address has it on another interface, which may be made anew.
+func (w *watch) tell(addr netip.Addr, link int, added bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if r, ok := w.routers[addr]; ok {
+	if r, ok := w.routers[addr]; ok && (link == w.link.Index || r.cfg.VirtualMAC) {
 		r.touched(added)
 	}
 }

@@ -58,12 +58,20 @@ func open(cfg Config, w sharedWire) (edge, error) {
 	if err != nil {
 		return fail(err)
 	}
-	e.table, opened = t, append(opened, t.Close)
-	a, err := openNeighbours(link, cfg.addrs())
+	if e.table = t; cfg.VirtualMAC {
+		v := openVirtualTable(link, cfg, t)
+		e.table, opened = v, append(opened, v.Close)
+	} else {
+		opened = append(opened, t.Close)
+	}
+	a, err := openNeighbours(link, cfg.hardware(link), cfg.addrs())
 	if err != nil {
 		return fail(err)
 	}
 	e.announcer, opened = a, append(opened, a.Close)
+	if cfg.VirtualMAC {
+		e.owners = virtualSender{a.conn, cfg.hardware(link)}
+	}
 	family := unix.AF_INET
 	if cfg.is6() {
 		family = unix.AF_INET6

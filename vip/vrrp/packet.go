@@ -172,10 +172,13 @@ func verify(p Packet) (Checksum, bool) {
 // sum returns the one's complement sum of an advertisement, with its pseudo-header if it has one.
 func sum(kind Checksum, src, dst netip.Addr, message []byte) uint16 {
 	if kind == MessageOnly && src.Is4() {
-		return fold(addWords(0, message))
+		return SumBytes(message)
 	}
 	return Sum(Protocol, src, dst, message)
 }
+
+// SumBytes returns the one's complement sum (RFC 1071) of bytes, of which there is an even number.
+func SumBytes(b []byte) uint16 { return fold(addWords(0, b)) }
 
 // Sum returns the one's complement sum (RFC 1071) of a message and the pseudo-header of its protocol (RFC 9293 §3.1, RFC 8200
 // §8.1). The message has an even length; where it has a field for the checksum, that is the complement.

@@ -23,6 +23,7 @@ func main() {
 func run() int {
 	runs := flag.Int("runs", 10, "how often each event is played")
 	only := flag.String("only", "", "events, tcp or many: only this part")
+	virtual := flag.Bool("virtual-mac", false, "with a virtual MAC address, everboot's events alone")
 	binary := flag.String("everboot", "bin/everboot", "the program to measure")
 	flag.Parse()
 	path, err := filepath.Abs(*binary)
@@ -37,7 +38,7 @@ func run() int {
 		name string
 		play func(runs int) error
 	}{
-		{"events", func(runs int) error { return table(path, runs) }},
+		{"events", func(runs int) error { return table(path, runs, *virtual) }},
 		{"tcp", tcpReset},
 		{"many", manyRouters},
 	}
@@ -54,8 +55,11 @@ func run() int {
 }
 
 // table plays the events and prints a row for each and each program.
-func table(binary string, runs int) error {
+func table(binary string, runs int, virtual bool) error {
 	peers := []peer{{"keepalived", keepalived{}}, {"everboot", everboot{binary: binary}}}
+	if virtual {
+		peers = []peer{{"everboot", everboot{binary: binary, virtual: true}}}
+	}
 	fmt.Printf("advertisements of 10 ms, one datagram a millisecond to the address; %d runs each; median (worst)\n\n", runs)
 	fmt.Printf("%-34s %-12s %-18s %-16s %s\n", "event", "who", "without answer", "nothing lost", "two owners afterwards")
 	for _, e := range events {

@@ -49,7 +49,10 @@ func (keepalived) signal(h *lab.Host, s syscall.Signal, _ bool) error { return s
 
 func (keepalived) stop(h *lab.Host) error { return signalAll(h, syscall.SIGTERM) }
 
-type everboot struct{ binary string }
+type everboot struct {
+	binary  string
+	virtual bool // with a virtual MAC address
+}
 
 const everbootConf = `node = "%s"
 interface = "eth0"
@@ -58,6 +61,7 @@ state = "%s"
 addresses = ["%s/24"]
 priority = %d
 advert_interval = "10ms"
+virtual_mac = %t
 [tftp]
 enabled = false
 [http]
@@ -68,9 +72,14 @@ enabled = false
 
 func (e everboot) start(h *lab.Host, dir string, priority int) error {
 	conf := filepath.Join(dir, h.Name()+".toml")
-	text := fmt.Sprintf(everbootConf, h.Name(), filepath.Join(dir, "state-"+h.Name()), floating, priority)
+	text := fmt.Sprintf(everbootConf, h.Name(), filepath.Join(dir, "state-"+h.Name()), floating, priority, e.virtual)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return err
+	}
+	if e.virtual {
+		h.Sysctl("ipv4/conf/all/arp_ignore", "1")
+		h.Sysctl("ipv4/conf/all/arp_announce", "2")
+		h.Sysctl("ipv4/conf/default/rp_filter", "2")
 	}
 	_, err := h.Start("everboot", e.binary, "appliance", "--config", conf).Expect("serving", 20*time.Second)
 	return err
