@@ -3,6 +3,7 @@ package tftp
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,6 +14,7 @@ type inbox struct {
 	calls  []func(*owner)
 	event  int // eventfd; -1: closed
 	closed bool
+	full   atomic.Bool // there are calls
 }
 
 func newInbox() (*inbox, error) {
@@ -32,6 +34,7 @@ func (b *inbox) call(f func(*owner)) bool {
 	}
 	b.calls = append(b.calls, f)
 	if len(b.calls) == 1 {
+		b.full.Store(true)
 		_, _ = unix.Write(b.event, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // full only after 2^64 calls
 	}
 	return true
@@ -45,6 +48,7 @@ func (b *inbox) take() []func(*owner) {
 	_, _ = unix.Read(b.event, drain[:]) // it says only that there is something
 	calls := b.calls
 	b.calls = nil
+	b.full.Store(false)
 	return calls
 }
 

@@ -166,15 +166,14 @@ func (l *library) share(file *File) (*image, error) {
 	l.mu.Unlock()
 
 	i := &image{name: file.Name, key: file.Name, stamp: key, disk: file.disk, users: 1}
-	if err := i.load(known); err != nil {
+	if err := i.load(); err != nil {
 		_ = file.Close()
 		return nil, fmt.Errorf("mapping %s: %w", file.Name, err)
 	}
 	if known {
 		i.digest.Store(&digest)
-	} else {
-		l.wantDigest(i)
 	}
+	l.readAhead(i)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if other := l.images[i.key]; other != nil && other.stamp == key {
@@ -202,18 +201,13 @@ func stampOf(f *os.File) (stamp, error) {
 
 // load maps the file. Go never touches the mapping: of a file that is cut short meanwhile the kernel cannot send a block, and says so; we
 // would die of SIGBUS.
-func (i *image) load(readLately bool) (err error) {
+func (i *image) load() (err error) {
 	if i.stamp.size == 0 {
 		return nil
 	}
 	i.data, err = unix.Mmap(int(i.disk.Fd()), 0, int(i.stamp.size), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return err
-	}
-	if readLately {
-		_ = unix.Madvise(i.data, unix.MADV_WILLNEED) // a hint
-		i.warm.Store(i.stamp.size)
-		return nil
 	}
 	return i.warmUp(warmFirst)
 }
@@ -225,12 +219,19 @@ func (i *image) unload() {
 	_ = i.disk.Close() // read only
 }
 
-// warmUp reads the next bytes of the file into the kernel's memory.
+// warmUp has the kernel read the next bytes of the file into its memory, and map them, so that no send stops for either.
 func (i *image) warmUp(bytes int64) error {
 	from := i.warm.Load()
+	to := min(from+bytes, i.stamp.size)
+	page := int64(os.Getpagesize())
+	if from < to && unix.Madvise(i.data[from/page*page:to], unix.MADV_POPULATE_READ) == nil {
+		i.warmTo(to)
+		return nil
+	}
+	// A kernel before 5.14, or a file that was cut short.
 	n, err := io.Copy(io.Discard, io.NewSectionReader(i.disk, from, bytes))
 	i.warmTo(from + n)
-	if err == nil && n == 0 && from < i.stamp.size { // it was cut short
+	if err == nil && n == 0 && from < i.stamp.size {
 		err = io.ErrUnexpectedEOF
 	}
 	return err
@@ -241,11 +242,13 @@ func (i *image) warmTo(n int64) {
 	}
 }
 
-// wantDigest computes the digest now if that takes no time, else lets the digester do it. When too many wait, nobody does: then a
-// transfer of that file is not told to other appliances.
-func (l *library) wantDigest(i *image) {
+// readAhead computes the digest now if that takes no time, else lets the digester do it, which reads the file ahead of the clients, too, when
+// its digest is known. When too many wait, nobody does: then a transfer of a file that is not known is not told to other appliances.
+func (l *library) readAhead(i *image) {
 	if i.stamp.size <= smallFile {
-		l.digest(context.Background(), i)
+		if !i.Digest().Known() {
+			l.digest(context.Background(), i)
+		}
 		return
 	}
 	i.users++
@@ -256,7 +259,7 @@ func (l *library) wantDigest(i *image) {
 	}
 }
 
-// digester computes the digests of large files until ctx ends.
+// digester reads large files, and computes their digests, until ctx ends.
 func (l *library) digester(ctx context.Context) {
 	for {
 		select {
@@ -270,7 +273,11 @@ func (l *library) digester(ctx context.Context) {
 				}
 			}
 		case i := <-l.queue:
-			l.digest(ctx, i)
+			if !i.Digest().Known() {
+				l.digest(ctx, i)
+			}
+			for ctx.Err() == nil && i.warm.Load() < i.stamp.size && i.warmUp(warmPiece) == nil { // of an error the transfers hear
+			}
 			l.release(i)
 		}
 	}

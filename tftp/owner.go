@@ -8,13 +8,11 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"everboot/tftp/wire"
 )
 
 const (
-	// maxProbes is how many probes are let in beyond all limits: who forges their sender gets no more either.
+	// maxProbes is how many probes are let in beyond all limits; a further one takes the place of one that has not answered.
 	maxProbes = 64
 	// openers open files, so that a slow disk does not keep a warm file from being sent.
 	openers = 4
@@ -38,6 +36,8 @@ type owner struct {
 	now    time.Duration // since epoch, as of the last wake-up
 	jobs   chan func()   // for the openers
 	stop   bool
+	// lockstep tells that the last blocks sent were one, so that its client answers at once.
+	lockstep bool
 }
 
 func newOwner(s *Server, socket *socket) *owner {
@@ -72,19 +72,26 @@ func (o *owner) start(ctx context.Context) *sync.WaitGroup {
 func (o *owner) run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { o.s.inbox.call(func(o *owner) { o.stop = true }) })()
 	defer o.drop()
-	fds := []unix.PollFd{{Fd: int32(o.socket.fd), Events: unix.POLLIN}, {Fd: int32(o.s.inbox.event), Events: unix.POLLIN}}
+	w := newWaiter(o.socket.fd, o.s.inbox.event)
 	for !o.stop {
-		if _, err := unix.Poll(fds, int(o.sleep()/time.Millisecond)); err != nil && err != unix.EINTR {
-			return err
+		n := o.in.receive(o.socket)
+		if n == 0 && !o.s.inbox.full.Load() {
+			if !o.spins() || !w.spin() {
+				if err := w.sleep(o.sleep()); err != nil {
+					return err
+				}
+			}
+			n = o.in.receive(o.socket)
 		}
 		o.now = time.Since(o.epoch)
-		if fds[1].Revents != 0 {
+		if o.s.inbox.full.Load() {
 			for _, call := range o.s.inbox.take() {
 				call(o)
 			}
 		}
-		if fds[0].Revents != 0 {
-			o.receive()
+		for i := range n {
+			a := o.in.at(i, o.socket.six)
+			o.arrived(&a)
 		}
 		o.ticks()
 		o.share()
@@ -94,7 +101,14 @@ func (o *owner) run(ctx context.Context) error {
 	return nil
 }
 
-// sleep returns how long nothing is due, in whole milliseconds, rounded up.
+// spins tells whether the next packet is likely to come before a sleep could begin and end: the last one was from a client in lockstep.
+func (o *owner) spins() bool {
+	spins := o.lockstep && len(o.table.byEnds) <= spinMost
+	o.lockstep = false
+	return spins
+}
+
+// sleep returns how long nothing is due.
 func (o *owner) sleep() time.Duration {
 	now := time.Since(o.epoch)
 	wait := idle
@@ -104,16 +118,7 @@ func (o *owner) sleep() time.Duration {
 	if o.s.cfg.Tell != nil {
 		wait = min(wait, o.hand.wait(now, len(o.table.byEnds)))
 	}
-	return min(max(wait+time.Millisecond-1, 0), idle)
-}
-
-// receive takes one batch: what is sent in answer goes out in one as well.
-func (o *owner) receive() {
-	n := o.in.receive(o.socket)
-	for i := range n {
-		a := o.in.at(i, o.socket.six)
-		o.arrived(&a)
-	}
+	return min(max(wait, 0), idle)
 }
 
 // arrived is one datagram. ACKs come first: they are nearly all.
@@ -187,7 +192,7 @@ func (o *owner) blocks(t *transfer, first uint64, count int) {
 			return
 		}
 	}
-	t.held = 0
+	t.held, o.lockstep = 0, count == 1
 	o.out.data(t.socket, &t.route, i.data, int(block), first, count)
 }
 
@@ -264,10 +269,18 @@ func (o *owner) request(a *arrival) {
 func (o *owner) accept(t *transfer) {
 	t.probe = o.s.probes(&t.ends)
 	// Probes are let in: a node that is busy would be taken for a sick one, give its address away, and all transfers with it.
-	if who, ok := o.table.victim(t.ends.remote); !ok && (!t.probe || o.table.probes >= maxProbes) {
+	who, ok := o.table.victim(t.ends.remote)
+	if !ok && t.probe {
+		if ok = o.table.probes < maxProbes; !ok {
+			who = o.table.forgotten() // those that forge their sender never answer
+			ok = who != nil
+		}
+	}
+	if !ok {
 		o.deny(t, Refused, wire.CodeOther, "too many transfers, try again")
 		return
-	} else if who != nil {
+	}
+	if who != nil {
 		o.count(Evicted)
 		o.remove(who)
 	}

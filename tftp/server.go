@@ -159,13 +159,13 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	socket, err := openSocket(ctx, addr)
+	socket, err := openSocket(addr)
 	if err != nil {
 		return err
 	}
 	defer socket.close()
 	if s.cfg.Keep != nil {
-		s.cfg.Keep(socket.conn)
+		s.cfg.Keep(socket)
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -486,6 +486,20 @@ func TestForgedProbes(t *testing.T) {
 	s.eventually("one is refused", func(c tftp.Stats) bool { return c.Active == 64 && c.Dropped["refused"] == 1 })
 }
 
+// TestForgedProbesGiveWay: those that never answer shut out no real one.
+func TestForgedProbesGiveWay(t *testing.T) {
+	s := serve(t, tftp.Config{PerClient: 1})
+	want := s.write("file", 900)
+	for range 64 {
+		w := s.dial(1)
+		w.send(1, "file", "octet")
+		w.receive(soon)
+	}
+	if got := s.dial(1).fetch("file", "octet"); !bytes.Equal(got, want) {
+		t.Errorf("a real probe got %d bytes", len(got))
+	}
+}
+
 // TestPollFails: a server that cannot go on says so.
 func TestPollFails(t *testing.T) {
 	free, err := net.ListenPacket("udp4", "127.0.0.1:0")

@@ -1,10 +1,11 @@
 package tftp
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -13,49 +14,83 @@ import (
 // socketBuffer holds the ACKs of thousands of clients that come at once. The kernel counts about 1 KB for each.
 const socketBuffer = 8 << 20
 
-// socket is a UDP socket that tells where each datagram was sent to.
+// socket is a UDP socket that tells where each datagram was sent to. It is not one of package net: the runtime watches those, and each
+// datagram then wakes threads of it that have nothing to do, at twice the price of the answer.
 type socket struct {
-	conn *net.UDPConn // it owns the descriptor
-	fd   int          // valid while conn is open
-	six  bool
+	fd  int
+	six bool
 }
 
 // openSocket listens at an address.
-func openSocket(ctx context.Context, addr *net.UDPAddr) (*socket, error) {
-	s := &socket{six: addr.IP != nil && addr.IP.To4() == nil}
-	// Before the port is bound: a request that came in between would be answered from any address.
-	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var set error
-		err := raw.Control(func(fd uintptr) { set = s.prepare(int(fd)) })
-		return errors.Join(err, set)
-	}}
-	conn, err := lc.ListenPacket(ctx, network("udp", addr.IP), addr.String())
+func openSocket(addr *net.UDPAddr) (*socket, error) {
+	s, err := listenUDP(addr)
 	if err != nil {
 		return nil, fmt.Errorf("listening for TFTP on %s: %w%s", addr, err, portHint("udp", addr.Port, err))
-	}
-	s.conn = conn.(*net.UDPConn)
-	raw, err := s.conn.SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) { s.fd = int(fd) })
-	}
-	if err != nil {
-		_ = conn.Close() // nothing was sent
-		return nil, fmt.Errorf("listening for TFTP on %s: %w", addr, err)
 	}
 	return s, nil
 }
 
-func (s *socket) prepare(fd int) error {
+func listenUDP(addr *net.UDPAddr) (*socket, error) {
+	s := &socket{six: addr.IP != nil && addr.IP.To4() == nil}
+	family := unix.AF_INET
+	if s.six {
+		family = unix.AF_INET6
+	}
+	var err error
+	if s.fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	// First what is set before the port is bound: a request that came in between would be answered from any address.
+	if err = cmp.Or(s.prepare(), s.bind(addr)); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *socket) prepare() error {
 	for _, o := range []struct{ forced, plain int }{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o.forced, socketBuffer) != nil { // needs CAP_NET_ADMIN
-			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, o.plain, socketBuffer) // the host's limit is what there is
+		if unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, o.forced, socketBuffer) != nil { // needs CAP_NET_ADMIN
+			_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, o.plain, socketBuffer) // the host's limit is what there is
 		}
 	}
 	if s.six {
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		return os.NewSyscallError("setsockopt", errors.Join(
+			unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1), unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)))
 	}
-	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
+}
+
+func (s *socket) bind(addr *net.UDPAddr) error {
+	if !s.six {
+		to := &unix.SockaddrInet4{Port: addr.Port}
+		copy(to.Addr[:], addr.IP.To4())
+		return os.NewSyscallError("bind", unix.Bind(s.fd, to))
+	}
+	to := &unix.SockaddrInet6{Port: addr.Port}
+	copy(to.Addr[:], addr.IP)
+	if link, err := net.InterfaceByName(addr.Zone); err == nil {
+		to.ZoneId = uint32(link.Index)
+	}
+	return os.NewSyscallError("bind", unix.Bind(s.fd, to))
 }
 
 // close closes the socket.
-func (s *socket) close() { _ = s.conn.Close() } // what was sent is sent
+func (s *socket) close() { _ = unix.Close(s.fd) } // what was sent is sent
+
+// SyscallConn implements syscall.Conn, for whoever wants a duplicate.
+func (s *socket) SyscallConn() (syscall.RawConn, error) { return rawSocket{s.fd}, nil }
+
+type rawSocket struct{ fd int }
+
+// Control implements syscall.RawConn.
+func (r rawSocket) Control(f func(uintptr)) error {
+	f(uintptr(r.fd))
+	return nil
+}
+
+// Read implements syscall.RawConn.
+func (rawSocket) Read(func(uintptr) bool) error { return errors.ErrUnsupported }
+
+// Write implements syscall.RawConn.
+func (rawSocket) Write(func(uintptr) bool) error { return errors.ErrUnsupported }

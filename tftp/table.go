@@ -68,6 +68,16 @@ func (t *table) victim(client [16]byte) (who *transfer, ok bool) {
 	return nil, true
 }
 
+// forgotten returns the appliances' probe that has not answered for longest, or nil.
+func (t *table) forgotten() *transfer {
+	for v := t.oldest; v != nil; v = v.newer {
+		if v.probe {
+			return v
+		}
+	}
+	return nil
+}
+
 func (t *table) add(tr *transfer) {
 	t.byEnds[tr.ends] = tr
 	t.clients[tr.ends.remote]++

@@ -58,7 +58,7 @@ func httpRows() error {
 
 func (b *bed) startHTTP(name string) (*lab.Process, error) {
 	if name == "everboot" {
-		return start(b.server, name, b.root)
+		return start(b.server, name, b.root, false)
 	}
 	conf := filepath.Join(b.lab.Dir(), "nginx.conf")
 	text := fmt.Sprintf("daemon off; worker_processes 2; user root; error_log /dev/null; pid %[1]s/nginx.pid;\nevents { worker_connections 1024; }\n"+

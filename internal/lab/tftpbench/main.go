@@ -28,7 +28,8 @@ func main() {
 
 func run() int {
 	only := flag.String("peers", strings.Join(peers, ","), "TFTP servers to measure")
-	parts := flag.String("parts", "throughput,loss,http,moves", "what to measure")
+	parts := flag.String("parts", "throughput,unpinned,loss,http,moves", "what to measure; throughput keeps server and clients on processors of their own, unpinned does not")
+	rows := flag.String("rows", "", "measure the throughput of those loads only whose names have this in them")
 	binary := flag.String("binary", "bin/everboot", "the appliance")
 	flag.Parse()
 	list := strings.Split(*only, ",")
@@ -36,7 +37,9 @@ func run() int {
 		var err error
 		switch part {
 		case "throughput":
-			err = throughput(list)
+			err = throughput(list, *rows, true)
+		case "unpinned":
+			err = throughput(list, *rows, false)
 		case "loss":
 			err = loss(list)
 		case "http":

@@ -172,7 +172,7 @@ func movePeer(peer string, want []byte) error {
 		run(hosts[0], "ip", "address", "add", serverAddress+"/15", "dev", "eth0")
 		for _, h := range hosts {
 			h.Sysctl("ipv4/ip_nonlocal_bind", "1")
-			if _, err := start(h, peer, root); err != nil {
+			if _, err := start(h, peer, root, false); err != nil {
 				return err
 			}
 		}

@@ -31,25 +31,32 @@ const atftpd = "build/atftpd/usr/sbin/atftpd"
 // peers are the servers that are measured, the first is ours.
 var peers = []string{"everboot", "dnsmasq", "tftpd-hpa", "atftpd", "pin/tftp"}
 
-// start starts a server on a host and returns its process.
-func start(h *lab.Host, peer, root string) (*lab.Process, error) {
+// start starts a server on a host, if it is pinned on the server's processor, and returns its process.
+func start(h *lab.Host, peer, root string, pinned bool) (*lab.Process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	name := strings.ReplaceAll(peer, "/", "-")
+	var settings lab.Settings
+	var argv []string
+	if pinned {
+		argv = []string{"taskset", "-c", strconv.Itoa(serverCPU)}
+	}
 	switch peer {
 	case "everboot", "pin/tftp":
-		return h.StartWith(lab.Settings{Env: []string{"GOMAXPROCS=2", envServe + "=" + peer + " " + root}}, name, "taskset", "-c", strconv.Itoa(serverCPU), self), nil
+		settings.Env = []string{"GOMAXPROCS=2", envServe + "=" + peer + " " + root}
+		argv = append(argv, self)
 	case "dnsmasq":
-		return h.Start(name, "taskset", "-c", strconv.Itoa(serverCPU), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--enable-tftp", "--tftp-root="+root,
-			"--tftp-max=2000", "--user=root", "--pid-file="), nil
+		argv = append(argv, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--enable-tftp", "--tftp-root="+root, "--tftp-max=2000",
+			"--user=root", "--pid-file=")
 	case "tftpd-hpa":
-		return h.Start(name, "taskset", "-c", strconv.Itoa(serverCPU), "in.tftpd", "--foreground", "--address", "0.0.0.0:69", "--user", "root", "--secure", root), nil
+		argv = append(argv, "in.tftpd", "--foreground", "--address", "0.0.0.0:69", "--user", "root", "--secure", root)
 	case "atftpd":
-		return h.Start(name, "taskset", "-c", strconv.Itoa(serverCPU), atftpd, "--daemon", "--no-fork", "--maxthread", "2000", "--user", "root.root", "--bind-address", serverAddress, "--logfile", "-", root), nil
+		argv = append(argv, atftpd, "--daemon", "--no-fork", "--maxthread", "2000", "--user", "root.root", "--bind-address", serverAddress, "--logfile", "-", root)
+	default:
+		return nil, fmt.Errorf("no server %q", peer)
 	}
-	return nil, fmt.Errorf("no server %q", peer)
+	return h.StartWith(settings, strings.ReplaceAll(peer, "/", "-"), argv...), nil
 }
 
 // serve is this program as a server.

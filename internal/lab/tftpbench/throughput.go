@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,7 @@ const (
 	clientAddresses = 64
 	// rounds of each measure; the servers take turns, so that a bad moment of the computer meets all. The median counts.
 	rounds = 3
-	// The server has one processor and the clients have the other, as if they were two machines.
+	// Pinned, the server has one processor and the clients have the other, as if they were two machines.
 	serverCPU, clientCPU = 0, 1
 )
 
@@ -41,6 +42,7 @@ var table = []row{
 
 // bed is a server's host and the clients'.
 type bed struct {
+	pinned         bool
 	lab            *lab.Lab
 	server, client *lab.Host
 	from           []netip.Addr
@@ -65,16 +67,19 @@ func newBed(l *lab.Lab, size int) (*bed, error) {
 	return b, os.WriteFile(filepath.Join(b.root, "file"), b.want, 0o644)
 }
 
-// pinClients keeps the calling thread on the clients' processor.
-func pinClients() error {
+// pin keeps the calling thread on the clients' processor, or lets it be on either.
+func (b *bed) pin() error {
 	var set unix.CPUSet
 	set.Set(clientCPU)
+	if !b.pinned {
+		set.Set(serverCPU)
+	}
 	return unix.SchedSetaffinity(0, &set)
 }
 
 func (b *bed) load(r row, timeout time.Duration) (res tftpload.Result, err error) {
 	err = b.client.Do(func() error {
-		if err := pinClients(); err != nil {
+		if err := b.pin(); err != nil {
 			return err
 		}
 		res, err = tftpload.Run(tftpload.Options{
@@ -88,7 +93,7 @@ func (b *bed) load(r row, timeout time.Duration) (res tftpload.Result, err error
 
 // measure is one load of one server. It returns the processor time that the server took, too.
 func (b *bed) measure(peer string, r row, timeout time.Duration, ready func()) (res tftpload.Result, used time.Duration, err error) {
-	p, err := start(b.server, peer, b.root)
+	p, err := start(b.server, peer, b.root, b.pinned)
 	if err != nil {
 		return res, 0, err
 	}
@@ -96,12 +101,20 @@ func (b *bed) measure(peer string, r row, timeout time.Duration, ready func()) (
 		return res, 0, err
 	}
 	ready()
-	before := cpu(p.PID())
+	before := b.cpu()
 	res, err = b.load(r, timeout)
-	used = cpu(p.PID()) - before
+	used = b.cpu() - before
 	p.Kill()
 	b.server.KillAll() // children of a server that forks
 	return res, used, err
+}
+
+// cpu returns the processor time of all processes of the server's host, and of their children that have ended.
+func (b *bed) cpu() (sum time.Duration) {
+	for _, pid := range b.server.PIDs() {
+		sum += cpu(pid)
+	}
+	return sum
 }
 
 // figures are what the rounds of one server gave.
@@ -115,49 +128,65 @@ func median(list []float64) float64 {
 	return list[len(list)/2]
 }
 
-func throughput(list []string) error {
+// throughput measures the rows of the table whose names have the part, with server and clients on processors of their own, or where the kernel puts them.
+func throughput(list []string, part string, pinned bool) error {
 	return inLab(func(l *lab.Lab) error {
 		b, err := newBed(l, fileSize)
 		if err != nil {
 			return err
 		}
-		fmt.Printf("A file of %d MiB in blocks of 1468 bytes; the server on one processor, the clients on the other; median of %d rounds\n", fileSize>>20, rounds)
-		fmt.Printf("%-28s", "")
+		b.pinned = pinned
+		where := "the server on one processor, the clients on the other"
+		if !pinned {
+			where = "server and clients on both processors"
+		}
+		fmt.Printf("\nA file of %d MiB in blocks of 1468 bytes; %s; median of %d rounds\n%-28s", fileSize>>20, where, rounds, "")
 		for _, peer := range list {
 			fmt.Printf("  %22s", peer)
 		}
 		fmt.Println()
 		for _, r := range table {
-			got := make(map[string]*figures)
-			for range r.rounds {
-				for _, peer := range list {
-					res, used, err := b.measure(peer, r, 240*time.Second, func() {})
-					if err != nil {
-						return fmt.Errorf("%s, %s: %w", r.name, peer, err)
-					}
-					f := got[peer]
-					if f == nil {
-						f = new(figures)
-						got[peer] = f
-					}
-					f.speed = append(f.speed, float64(res.Bytes)/1e6/res.Elapsed.Seconds())
-					f.cost = append(f.cost, used.Seconds()/float64(max(res.Bytes, 1))*1e9)
-					f.failed += res.Failed
-				}
+			if !strings.Contains(r.name, part) {
+				continue
 			}
-			fmt.Printf("%-28s", r.name)
-			for _, peer := range list {
-				f := got[peer]
-				cell := fmt.Sprintf("%.0f MB/s %.1f s/GB", median(f.speed), median(f.cost))
-				if f.failed > 0 {
-					cell = fmt.Sprintf("%d failed", f.failed)
-				}
-				fmt.Printf("  %22s", cell)
+			if err := b.row(list, r); err != nil {
+				return err
 			}
-			fmt.Println()
 		}
 		return nil
 	})
+}
+
+// row measures one kind of load and prints what came of it.
+func (b *bed) row(list []string, r row) error {
+	got := make(map[string]*figures)
+	for range r.rounds {
+		for _, peer := range list {
+			res, used, err := b.measure(peer, r, 240*time.Second, func() {})
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", r.name, peer, err)
+			}
+			f := got[peer]
+			if f == nil {
+				f = new(figures)
+				got[peer] = f
+			}
+			f.speed = append(f.speed, float64(res.Bytes)/1e6/res.Elapsed.Seconds())
+			f.cost = append(f.cost, used.Seconds()/float64(max(res.Bytes, 1))*1e9)
+			f.failed += res.Failed
+		}
+	}
+	fmt.Printf("%-28s", r.name)
+	for _, peer := range list {
+		f := got[peer]
+		cell := fmt.Sprintf("%.0f MB/s %.1f s/GB", median(f.speed), median(f.cost))
+		if f.failed > 0 {
+			cell = fmt.Sprintf("%d failed", f.failed)
+		}
+		fmt.Printf("  %22s", cell)
+	}
+	fmt.Println()
+	return nil
 }
 
 // loss loses packets by chance, both ways.

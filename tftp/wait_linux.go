@@ -1,0 +1,60 @@
+package tftp
+
+import (
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// spinFor is how long the owner asks again and again after an answer to a client in lockstep, rather than sleep: a wake-up costs as much as all
+	// the rest of a block. Most clients on a LAN answer within it. An idle server never spins.
+	spinFor = 60 * time.Microsecond
+	// spinMost is how many transfers there may be: with more, there is something to do after each wake-up anyway.
+	spinMost = 4
+	// taken: if another thread had the processor for so long while we spun, there is none to spare, and we sleep for the next spinPause.
+	taken     = 30 * time.Microsecond
+	spinPause = 20 * time.Millisecond
+)
+
+// waiter waits until there is something to read.
+type waiter struct {
+	fds    [2]unix.PollFd // the socket, and the inbox
+	polite time.Time      // until then it does not spin
+}
+
+func newWaiter(socket, inbox int) *waiter {
+	return &waiter{fds: [2]unix.PollFd{{Fd: int32(socket), Events: unix.POLLIN}, {Fd: int32(inbox), Events: unix.POLLIN}}}
+}
+
+// sleep waits in the kernel, in whole milliseconds, rounded up. EINTR is no error.
+func (w *waiter) sleep(most time.Duration) error {
+	_, err := unix.Poll(w.fds[:], int((most+time.Millisecond-1)/time.Millisecond))
+	if err == unix.EINTR {
+		return nil
+	}
+	return err
+}
+
+// spin asks again and again whether there is something, for spinFor at most. Its system calls never wait, so they are raw ones.
+func (w *waiter) spin() bool {
+	began := time.Now()
+	if began.Before(w.polite) {
+		return false
+	}
+	for now := began; now.Sub(began) < spinFor; {
+		n, _, errno := syscall.RawSyscall(unix.SYS_POLL, uintptr(unsafe.Pointer(&w.fds[0])), uintptr(len(w.fds)), 0)
+		if errno == 0 && n > 0 {
+			return true
+		}
+		syscall.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		before := now
+		if now = time.Now(); now.Sub(before) > taken {
+			w.polite = now.Add(spinPause)
+			return false
+		}
+	}
+	return false
+}
