@@ -101,13 +101,6 @@ func (o *owner) run(ctx context.Context) error {
 	return nil
 }
 
-// spins tells whether the next packet is likely to come before a sleep could begin and end: the last one was from a client in lockstep.
-func (o *owner) spins() bool {
-	spins := o.lockstep && len(o.table.byEnds) <= spinMost
-	o.lockstep = false
-	return spins
-}
-
 // sleep returns how long nothing is due.
 func (o *owner) sleep() time.Duration {
 	now := time.Since(o.epoch)

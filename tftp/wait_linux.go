@@ -58,3 +58,10 @@ func (w *waiter) spin() bool {
 	}
 	return false
 }
+
+// spins tells whether the next packet is likely to come before a sleep could begin and end: the last one was from a client in lockstep.
+func (o *owner) spins() bool {
+	spins := o.lockstep && len(o.table.byEnds) <= spinMost
+	o.lockstep = false
+	return spins
+}
