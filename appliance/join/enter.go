@@ -71,7 +71,7 @@ func (b Bundle) settle(dir folder, n Node, own, giver netip.Addr, now time.Time)
 	if err != nil {
 		return Entered{}, void(err)
 	}
-	e := Entered{Site: b.Site, Node: n.Name, By: b.Node, Peers: b.Peers}
+	e := Entered{Site: b.Site, Node: n.Name, By: b.Node, Peers: b.peersOf(own)}
 	if key, ok := files[authorityKey]; ok {
 		files[certificateFile], files[certificateKey], err = newCertificate(n.Name, served(own, b.VIP), files[authorityFile], key, now)
 		if err != nil {

@@ -1,6 +1,7 @@
 package join
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"everboot/appliance"
+	"everboot/internal/durable"
 )
 
 // serviceGroup is the group of the user that the package's units run as. It reads what a running appliance needs.
@@ -31,6 +33,11 @@ func (f folder) isFree() error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("looking at %s: %w; run this as root", string(f), err)
 	}
+	for _, name := range []string{peerKeyFile, authorityFile, authorityKey, certificateFile, certificateKey} {
+		if _, err := os.Lstat(f.path(name)); err == nil {
+			return isThere(f.path(name))
+		}
+	}
 	if err := os.MkdirAll(string(f), 0o750); err != nil {
 		return fmt.Errorf("making the folder of the configuration: %w; run this as root", err)
 	}
@@ -42,8 +49,12 @@ func (f folder) isFree() error {
 	return os.Remove(probe.Name())
 }
 
+func isThere(path string) error {
+	return fmt.Errorf("%s is there already, and %s is not: move it away to begin anew", path, ConfigFile)
+}
+
 // write writes the files and then the configuration, which is checked before it appears. After an error nothing of it is left. A file that is
-// there already is never replaced: it may be somebody's key.
+// there already is never replaced: it may be somebody's key. One with the same content is as good: a streamer on this node has the same token.
 func (f folder) write(files map[string][]byte, config []byte) (err error) {
 	var made []string
 	defer func() {
@@ -54,6 +65,9 @@ func (f folder) write(files map[string][]byte, config []byte) (err error) {
 		}
 	}()
 	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if had, err := os.ReadFile(f.path(name)); err == nil && bytes.Equal(bytes.TrimSpace(had), bytes.TrimSpace(files[name])) {
+			continue
+		}
 		if err := f.create(name, files[name]); err != nil {
 			return err
 		}
@@ -78,7 +92,7 @@ func (f folder) write(files map[string][]byte, config []byte) (err error) {
 		return fmt.Errorf("putting the configuration in place: %w", err)
 	}
 	_ = os.Remove(f.path(draft)) // it is the configuration's second name, and harmless
-	return nil
+	return durable.SyncDir(string(f))
 }
 
 // makeBootFolder makes the folder of boot files where it belongs to the state. The package has made it already.
@@ -96,17 +110,16 @@ func makeBootFolder(c *appliance.Config) error {
 func (f folder) create(name string, content []byte) error {
 	file, err := os.OpenFile(f.path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s is there already, and %s is not: move it away to begin anew", f.path(name), ConfigFile)
+		return isThere(f.path(name))
 	}
 	if err != nil {
 		return fmt.Errorf("making %s: %w", f.path(name), err)
 	}
 	_, err = file.Write(content)
-	err = errors.Join(err, file.Sync(), file.Close())
 	if err == nil && name != authorityKey {
-		err = share(f.path(name))
+		err = share(file)
 	}
-	if err != nil {
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
 		os.Remove(f.path(name))
 		return fmt.Errorf("writing %s: %w", f.path(name), err)
 	}
@@ -114,7 +127,7 @@ func (f folder) create(name string, content []byte) error {
 }
 
 // share lets the service's group read a file, where there is one and we may give the file to it.
-func share(path string) error {
+func share(file *os.File) error {
 	group, err := user.LookupGroup(serviceGroup)
 	if err != nil || os.Geteuid() != 0 {
 		return nil // without the package whoever owns the file runs the appliance
@@ -123,12 +136,16 @@ func share(path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.Chown(path, -1, gid), os.Chmod(path, 0o640))
+	return errors.Join(file.Chown(-1, gid), file.Chmod(0o640))
 }
 
-// replaceKeeping replaces a file as a whole and leaves its owner and its rights as they are.
+// replaceKeeping replaces a file as a whole and leaves its owner and its rights as they are; of a symbolic link it replaces what that leads to.
 func replaceKeeping(path string, content []byte) error {
-	f, err := renameio.NewPendingFile(path, renameio.WithExistingPermissions())
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithExistingPermissions())
 	if err != nil {
 		return err
 	}
@@ -139,7 +156,10 @@ func replaceKeeping(path string, content []byte) error {
 	if err := keepOwner(path, f.File); err != nil {
 		return err
 	}
-	return f.CloseAtomicallyReplace()
+	if err := f.CloseAtomicallyReplace(); err != nil {
+		return err
+	}
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // made lists the paths of what write made.

@@ -33,7 +33,7 @@ const (
 	maxRequest     = 4 << 10
 	maxConnections = 16
 	// patience is how long one who connects may take: a line is used once, and then there is nothing to take time for.
-	patience = 10 * time.Second
+	patience = 5 * time.Second
 	// wrongToken holds an answer to a wrong token back. With maxConnections that is 16 guesses a second at 2^128 tokens.
 	wrongToken = time.Second
 )
@@ -68,9 +68,15 @@ type Invitation struct {
 	listener   net.Listener
 	hold       time.Duration // wrongToken
 
-	mu     sync.Mutex
-	used   bool
-	joined chan Joined
+	mu    sync.Mutex
+	used  bool // the line: an answer is under way or gone out, or nobody is waited for any more
+	ended chan outcome
+}
+
+// outcome is what became of the one answer that there is.
+type outcome struct {
+	Joined
+	err error
 }
 
 // Invite reads a node's configuration and all that the new node will be given, and listens. Wait answers.
@@ -82,14 +88,31 @@ func Invite(configPath string, port uint16, valid time.Duration, now time.Time) 
 	if cfg.Peers.Key.IsZero() {
 		return nil, fmt.Errorf("%s: peers.key is missing, without which appliances share nothing; make it with: head -c 32 /dev/urandom | base64 > peer.key", configPath)
 	}
-	i := &Invitation{Expires: now.Add(valid), configPath: configPath, config: cfg, hold: wrongToken, joined: make(chan Joined, 1)}
+	i := &Invitation{Expires: now.Add(valid), configPath: configPath, config: cfg, hold: wrongToken, ended: make(chan outcome, 1)}
 	if i.own, err = cfg.OwnAddress(); err != nil {
 		return nil, err
+	}
+	if err := joinable(cfg); err != nil {
+		return nil, fmt.Errorf("%s: %w", configPath, err)
 	}
 	if err := i.pack(); err != nil {
 		return nil, fmt.Errorf("%s: %w", configPath, err)
 	}
 	return i, i.listen(netip.AddrPortFrom(i.own, port), now)
+}
+
+// joinable refuses what a new node could neither take over nor do without.
+func joinable(c *appliance.Config) error {
+	if len(c.VIP.Unicast) > 0 {
+		return errors.New("vip.unicast names the other appliances, and a new one would neither hear them nor be heard: two would own the address; " +
+			"take unicast out on all appliances, or set the new one up by hand and add it to every list")
+	}
+	for n, g := range c.VIP.Groups {
+		if len(g.Unicast) > 0 || g.Interface != "" {
+			return fmt.Errorf("[[vip.group]] %d has unicast or an interface of its own, which are another node's own matter: set the new one up by hand", n+1)
+		}
+	}
+	return nil
 }
 
 // listen makes the line.
@@ -151,26 +174,43 @@ func (i *Invitation) Wait(ctx context.Context) (Joined, error) {
 	go func() { served <- server.Serve(i.listener) }()
 	late := time.NewTimer(time.Until(i.Expires))
 	defer late.Stop()
-	var joined Joined
-	var err error
+	var got outcome
 	select {
-	case joined = <-i.joined:
-		goodbye, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		err = server.Shutdown(goodbye) // the answer goes out first
-		<-served
+	case got = <-i.ended:
 	case <-late.C:
-		err = errors.Join(ErrExpired, server.Close())
-		<-served
+		got = i.stop()
 	case <-ctx.Done():
-		err = errors.Join(ErrExpired, server.Close())
-		<-served
-	case err = <-served:
+		got = i.stop()
+	case err := <-served:
+		return Joined{}, err
 	}
-	if err != nil {
-		return joined, err
+	goodbye, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if server.Shutdown(goodbye) != nil { // the answer goes out first; who else is connected and says nothing must not keep us
+		server.Close()
 	}
-	return joined, i.addPeer(joined.Address)
+	<-served
+	if got.err != nil {
+		return Joined{}, got.err
+	}
+	return got.Joined, i.addPeer(got.Address)
+}
+
+// stop waits for nobody any more, but for the one who is being answered.
+func (i *Invitation) stop() outcome {
+	if i.use() {
+		return outcome{err: ErrExpired}
+	}
+	return <-i.ended
+}
+
+// use uses the line. It tells whether that was still to be had.
+func (i *Invitation) use() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	first := !i.used
+	i.used = true
+	return first
 }
 
 // Close stops waiting before Wait.
@@ -188,19 +228,16 @@ func (i *Invitation) answer(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusConflict, err.Error())
 		return
 	}
-	i.mu.Lock()
-	again := i.used || !time.Now().Before(i.Expires)
-	i.used = true
-	i.mu.Unlock()
-	if again {
+	if !time.Now().Before(i.Expires) || !i.use() {
 		refuse(w, http.StatusGone, "the line was used, or is too old; everboot invite makes another one")
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(i.bundle); err != nil {
-		return // it is void all the same: nobody knows who read what was sent
+		i.ended <- outcome{err: fmt.Errorf("%s at %s had the line, and the answer to it broke off: %w; the line is used up, everboot invite makes another one", q.Node, q.Address, err)}
+		return
 	}
-	i.joined <- Joined{Node: q.Node, Address: q.Address}
+	i.ended <- outcome{Joined: Joined{Node: q.Node, Address: q.Address}}
 }
 
 // check refuses a node that could not work with us. The line stays good.
@@ -230,21 +267,25 @@ func refuse(w http.ResponseWriter, status int, reason string) {
 
 // addPeer makes the new node a peer in this one's configuration.
 func (i *Invitation) addPeer(peer netip.Addr) error {
-	if slices.Contains(i.config.Peers.Addresses, peer) { // it was made anew
+	byHand := func(err error) error {
+		return fmt.Errorf("the other node has joined, but %s must be told of it by hand: add %q to addresses of [peers]: %w", i.configPath, peer, err)
+	}
+	now, err := appliance.Load(i.configPath) // an hour may have passed since it was packed
+	if err != nil {
+		return byHand(err)
+	}
+	before := now.Peers.Addresses
+	if slices.Contains(before, peer) { // it was made anew
 		return nil
 	}
 	text, err := os.ReadFile(i.configPath)
 	if err != nil {
-		return err
-	}
-	byHand := func(err error) error {
-		return fmt.Errorf("the other node has joined, but %s must be told of it by hand: add %q to addresses of [peers]: %w", i.configPath, peer, err)
+		return byHand(err)
 	}
 	changed, err := withPeer(string(text), peer)
 	if err != nil {
 		return byHand(err)
 	}
-	before := i.config.Peers.Addresses
 	draft := folder(filepath.Dir(i.configPath))
 	name := "." + ConfigFile + ".draft"
 	if err := os.RemoveAll(draft.path(name)); err != nil {

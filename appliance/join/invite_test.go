@@ -1,8 +1,14 @@
 package join
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -27,7 +33,7 @@ func inviting(t *testing.T, valid time.Duration) *Invitation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &Invitation{Expires: time.Now().Add(valid), configPath: config, config: cfg, bundle: b, joined: make(chan Joined, 1)}
+	i := &Invitation{Expires: time.Now().Add(valid), configPath: config, config: cfg, bundle: b, ended: make(chan outcome, 1)}
 	if err := i.listen(netip.AddrPortFrom(loopback, 0), time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -69,6 +75,113 @@ func TestLineIsGoodOnce(t *testing.T) {
 	cfg, err := appliance.Load(i.configPath)
 	if err != nil || len(cfg.Peers.Addresses) != 1 || cfg.Peers.Addresses[0] != loopback {
 		t.Errorf("peers %v, %v", cfg.Peers.Addresses, err)
+	}
+}
+
+// asked is the answer to a question without a network in between.
+func asked(i *Invitation, q request) *httptest.ResponseRecorder {
+	body, _ := json.Marshal(q)
+	r := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
+	r.RemoteAddr = netip.AddrPortFrom(q.Address, 1).String()
+	w := httptest.NewRecorder()
+	i.answer(w, r)
+	return w
+}
+
+// TestSecondQuestionWhileTheFirstIsAnswered: it gets nothing, nor does one that comes when the line is too old.
+func TestSecondQuestionWhileTheFirstIsAnswered(t *testing.T) {
+	i := inviting(t, time.Minute)
+	defer i.Close()
+	q := request{Token: i.Line.Token[:], Node: "b", Address: loopback}
+	if w := asked(i, q); w.Code != http.StatusOK {
+		t.Fatal(w.Code, w.Body)
+	}
+	if w := asked(i, q); w.Code != http.StatusGone || strings.Contains(w.Body.String(), "files") {
+		t.Error(w.Code, w.Body)
+	}
+	late := inviting(t, time.Millisecond)
+	defer late.Close()
+	time.Sleep(time.Until(late.Expires))
+	if w := asked(late, request{Token: late.Line.Token[:], Node: "b", Address: loopback}); w.Code != http.StatusGone {
+		t.Error(w.Code, w.Body)
+	}
+}
+
+// TestSilentConnections: those who connect and say nothing keep neither the node out nor its joining from being written down.
+func TestSilentConnections(t *testing.T) {
+	i := inviting(t, time.Minute)
+	ended := waiting(t, i)
+	for range maxConnections - 1 {
+		c, err := net.Dial("tcp4", i.Line.Address.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	if _, err := question(t, i.Line, request{Token: i.Line.Token[:], Node: "b", Address: loopback}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if cfg, err := appliance.Load(i.configPath); err != nil || len(cfg.Peers.Addresses) != 1 {
+		t.Errorf("peers %v, %v", cfg.Peers.Addresses, err)
+	}
+}
+
+// brokenWriter is a node that went while it was answered.
+type brokenWriter struct{ *httptest.ResponseRecorder }
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// TestAnswerThatBreaksOff: the one who waits hears of it at once, for the line is used up.
+func TestAnswerThatBreaksOff(t *testing.T) {
+	i := inviting(t, time.Minute)
+	ended := waiting(t, i)
+	body, _ := json.Marshal(request{Token: i.Line.Token[:], Node: "b", Address: loopback})
+	r := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
+	r.RemoteAddr = netip.AddrPortFrom(loopback, 1).String()
+	i.answer(brokenWriter{httptest.NewRecorder()}, r)
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "broke off") {
+		t.Error(err)
+	}
+}
+
+// TestPeerListThatChangedMeanwhile: what was added by hand while the line was good stays, and the new node is added to it.
+func TestPeerListThatChangedMeanwhile(t *testing.T) {
+	i := inviting(t, time.Minute)
+	defer i.Close()
+	text, err := os.ReadFile(i.configPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(text), "[peers]\naddresses = []", "[peers]\naddresses = [\"198.18.0.4\"]", 1)
+	if err := os.WriteFile(i.configPath, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.addPeer(netip.MustParseAddr("198.18.0.3")); err != nil {
+		t.Error(err)
+	}
+	if cfg, err := appliance.Load(i.configPath); err != nil || len(cfg.Peers.Addresses) != 2 {
+		t.Errorf("peers %v, %v", cfg.Peers.Addresses, err)
+	}
+}
+
+// TestUnicastIsRefused: a new node would be deaf, and two would own the address.
+func TestUnicastIsRefused(t *testing.T) {
+	for _, more := range []string{"unicast = [\"198.18.0.4\"]\n", "[[vip.group]]\naddresses = [\"198.18.0.11/24\"]\nvrid = 8\ninterface = \"eth1\"\n"} {
+		config := filepath.Join(t.TempDir(), ConfigFile)
+		text := "node = \"a\"\ninterface = \"eth0\"\n[peers]\naddresses = [\"198.18.0.4\"]\n[vip]\naddresses = [\"198.18.0.10/24\"]\n" + more
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := appliance.Load(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := joinable(cfg); err == nil || !strings.Contains(err.Error(), "by hand") {
+			t.Errorf("%s: %v", more, err)
+		}
 	}
 }
 

@@ -36,18 +36,19 @@ type Peer struct {
 var own = [][]string{
 	{"node"}, {"interface"}, {"state"},
 	{"peers", "addresses"},
-	{"vip", "priority"}, {"vip", "unicast"},
+	{"vip", "priority"},
 	{"http", "certificate"}, {"http", "key"},
 }
 
 // ownOfGroup are those of a [[vip.group]].
-var ownOfGroup = []string{"priority", "unicast"}
+var ownOfGroup = []string{"priority"}
 
 const (
 	secretPrefix = "file:"
 	// statePrefix stands for the folder of the state, which is a node's own.
 	statePrefix = "state:"
-	maxFile     = 64 << 10
+	// maxFile has room for the CHAP secrets of ten thousand devices.
+	maxFile = 1 << 20
 )
 
 // shared takes what is its own out of a node's configuration, whose state stands in that folder, and reads the files with its secrets.
@@ -79,6 +80,9 @@ func shared(text []byte, state string) (rest string, files map[string][]byte, er
 			return value, nil
 		}
 		name := filepath.Base(path)
+		if !isFileName(name) {
+			return "", fmt.Errorf("%s: a secret with this name cannot be given to another node: rename it", path)
+		}
 		if other, taken := from[name]; taken && other != path {
 			return "", fmt.Errorf("%s and %s have the same name: rename one", other, path)
 		}
@@ -146,7 +150,7 @@ func (b Bundle) forNode(n Node, own, giver netip.Addr) (config []byte, files map
 	files = map[string][]byte{}
 	for name, content := range b.Files {
 		// Whoever knows the line is believed, but a name is no path.
-		if name == "" || name != filepath.Base(name) || strings.HasPrefix(name, ".") || name == ConfigFile || len(content) > maxFile {
+		if !isFileName(name) || len(content) > maxFile {
 			return nil, nil, fmt.Errorf("%s sent a file %q, which no appliance has: it has another version of everboot", b.Node, name)
 		}
 		files[name] = content
@@ -175,7 +179,7 @@ func (b Bundle) forNode(n Node, own, giver netip.Addr) (config []byte, files map
 	}
 	table["node"], table["interface"], table["state"] = n.Name, n.Interface, n.State
 	var peers []string
-	for _, p := range b.Peers {
+	for _, p := range b.peersOf(own) {
 		peers = append(peers, p.Address.String())
 	}
 	section(table, "peers")["addresses"] = peers
@@ -190,6 +194,22 @@ func (b Bundle) forNode(n Node, own, giver netip.Addr) (config []byte, files map
 	head := "# Made by `everboot join`, from the configuration of " + b.Node + ". This node's own are: node, interface, state, peers.addresses, vip.priority,\n" +
 		"# http.certificate and http.key. See docs/configuration.md.\n"
 	return append([]byte(head), config...), files, err
+}
+
+// peersOf are the others of the node with this address. It may stand among them itself: it was made anew, or joined once before in vain.
+func (b Bundle) peersOf(own netip.Addr) []Peer {
+	var others []Peer
+	for _, p := range b.Peers {
+		if p.Address != own && !slices.Contains(others, p) {
+			others = append(others, p)
+		}
+	}
+	return others
+}
+
+// isFileName tells whether a secret may have that name beside a configuration.
+func isFileName(name string) bool {
+	return name != "" && name == filepath.Base(name) && !strings.HasPrefix(name, ".") && name != ConfigFile
 }
 
 func section(table map[string]any, name string) map[string]any {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"everboot/appliance"
 )
@@ -22,7 +23,6 @@ key = "file:%DIR%/peer.key"
 addresses = ["198.18.0.10/24"]
 vrid = 7
 priority = 123
-unicast = ["198.18.0.4"]
 [[vip.group]]
 addresses = ["198.18.0.11/24"]
 vrid = 8
@@ -94,8 +94,8 @@ func TestWhatIsANodesOwnStays(t *testing.T) {
 	if c.HTTP.Listen != "198.18.0.3:80" || c.API.Listen != "198.18.0.3:8667" {
 		t.Errorf("it listens at %s and %s", c.HTTP.Listen, c.API.Listen)
 	}
-	if len(c.Peers.Addresses) != 2 || c.Peers.Addresses[0] != netip.MustParseAddr("198.18.0.2") || len(c.VIP.Unicast) != 0 {
-		t.Errorf("peers %v, unicast %v", c.Peers.Addresses, c.VIP.Unicast)
+	if len(c.Peers.Addresses) != 2 || c.Peers.Addresses[0] != netip.MustParseAddr("198.18.0.2") {
+		t.Errorf("peers %v", c.Peers.Addresses)
 	}
 	if c.TFTP.Root != n.State+"/boot" {
 		t.Errorf("boot files are in %s", c.TFTP.Root)
@@ -109,6 +109,48 @@ func TestWhatIsANodesOwnStays(t *testing.T) {
 		if info, err := os.Stat(filepath.Join(to, name)); err != nil || info.Mode().Perm()&0o007 != 0 {
 			t.Errorf("%s: %v, %v: others may read it", name, info.Mode(), err)
 		}
+	}
+}
+
+// TestNodeThatIsMadeAnew: it stands in the lists of the others already, and is no peer of itself.
+func TestNodeThatIsMadeAnew(t *testing.T) {
+	b, _ := given(t)
+	b.Peers = append(b.Peers, Peer{netip.MustParseAddr("198.18.0.3")}, b.Peers[0])
+	to := folder(t.TempDir())
+	n := Node{Folder: string(to), Name: "b", Interface: "eth0", State: to.path("state"), Priority: 100}
+	e, err := b.settle(to, n, netip.MustParseAddr("198.18.0.3"), netip.MustParseAddr("198.18.0.2"), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := appliance.Load(to.path(ConfigFile))
+	if err != nil || len(c.Peers.Addresses) != 2 || len(e.Peers) != 2 {
+		t.Errorf("peers %v, told of %v, %v", c.Peers.Addresses, e.Peers, err)
+	}
+}
+
+// TestTokenThatIsThere: a streamer on the same node has the site's token already; another token is not replaced.
+func TestTokenThatIsThere(t *testing.T) {
+	for content, fits := range map[string]bool{"the api.token of this site": true, "another": false} {
+		b, _ := given(t)
+		to := folder(t.TempDir())
+		if err := os.WriteFile(to.path(tokenFile), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := to.isFree(); err != nil {
+			t.Error(err)
+		}
+		n := Node{Folder: string(to), Name: "b", Interface: "eth0", State: to.path("state"), Priority: 100}
+		_, err := b.settle(to, n, netip.MustParseAddr("198.18.0.3"), netip.MustParseAddr("198.18.0.2"), time.Now())
+		if had, _ := os.ReadFile(to.path(tokenFile)); (err == nil) != fits || string(had) != content {
+			t.Errorf("%q: %v; the token is %q", content, err, had)
+		}
+	}
+	to := folder(t.TempDir())
+	if err := os.WriteFile(to.path(peerKeyFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.isFree(); err == nil {
+		t.Error("the line would be used up for a folder with a key of peers")
 	}
 }
 

@@ -36,15 +36,32 @@ func (f *nodeFlags) add(c *cobra.Command, priority int) {
 	_ = c.MarkFlagDirname("state")
 }
 
+// check looks at them before anything is asked or made. Folders are written down as they are from everywhere.
+func (f *nodeFlags) check() error {
+	if f.Priority < 10 || f.Priority > 254 {
+		return fmt.Errorf("--priority %d: use 10 to 254", f.Priority)
+	}
+	for _, dir := range []*string{&f.Folder, &f.State} {
+		whole, err := filepath.Abs(*dir)
+		if err != nil {
+			return err
+		}
+		*dir = whole
+	}
+	return nil
+}
+
 // inviteFlags say how long and where a node waits for another one.
 type inviteFlags struct {
-	valid time.Duration
-	port  uint16
+	valid   time.Duration
+	port    uint16
+	restart bool
 }
 
 func (f *inviteFlags) add(c *cobra.Command) {
 	c.Flags().DurationVar(&f.valid, "valid", join.DefaultValid, "for how long the line is good")
 	c.Flags().Uint16Var(&f.port, "port", join.DefaultPort, "TCP port to wait at")
+	c.Flags().BoolVar(&f.restart, "restart", true, "start an appliance that runs here as a service anew when the node has joined, so that it knows its peer")
 }
 
 func (f *inviteFlags) check() error {
@@ -64,14 +81,15 @@ func initCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "init --interface NAME --vip ADDRESS/BITS", Short: "Make a site, with this node as its first appliance; wait for the second", Args: noArgs,
 		Long: `Make a site whose first appliance is this node: appliance.toml, the key of the peers, the API's token, and an authority of its own
-for HTTPS. Then it prints one line, and waits until another node is given it. Ctrl-C ends the waiting; the site stays, and everboot invite waits again.`,
+for HTTPS. Then it prints one line, and waits until another node is given it. Ctrl-C ends the waiting; the site stays, and everboot invite waits again.
+An appliance that runs here by then is started anew once the other one has joined.`,
 		Example: "  everboot init --site berlin --interface eth0 --vip 198.18.0.10/24 --subnet 198.18.0.0/24 --range 198.18.0.100-198.18.0.199 --router 198.18.0.1\n" +
 			"  everboot init --interface eth0 --vip 198.18.0.10/24 --dhcp proxy --alone",
 		RunE: func(c *cobra.Command, _ []string) error {
-			f.Node = own.Node
-			err := errors.Join(invite.check(), parseAll(&f.VIP, vip, netip.ParsePrefix, "--vip", "198.18.0.10/24"),
+			err := errors.Join(own.check(), invite.check(), parseAll(&f.VIP, vip, netip.ParsePrefix, "--vip", "198.18.0.10/24"),
 				parseAll(&f.DNS, dns, netip.ParseAddr, "--dns", "198.18.0.1"), parseOne(&f.Network, network, netip.ParsePrefix, "--subnet", "198.18.0.0/24"),
 				parseOne(&f.Router, router, netip.ParseAddr, "--router", "198.18.0.1"))
+			f.Node = own.Node
 			switch {
 			case err != nil:
 			case f.Interface == "":
@@ -128,7 +146,8 @@ func inviteCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "invite", Short: "Print a line that brings one more appliance into the site, and wait for it", Args: noArgs,
 		Long: `Print a line for everboot join on one more node, and wait until that has joined. The line is good once, and for an hour. Whoever has it gets
-all that the site keeps secret: hand it over as you would a password.`,
+all that the site keeps secret: hand it over as you would a password. When that node has joined, the appliance that runs here as a service
+is started anew: where it is the only one, targets wait for some seconds. With --restart=false you choose when.`,
 		Example: "  everboot invite\n  everboot invite --valid 10m --json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := invite.check(); err != nil {
@@ -175,6 +194,10 @@ func runInvite(c *cobra.Command, config string, f inviteFlags, asJSON bool, file
 	} else {
 		fmt.Fprintf(c.ErrOrStderr(), "%s joined from %s, and stands in peers.addresses now. If there are other appliances, add it there, too\n", joined.Node, joined.Address)
 	}
+	if !f.restart || config != defaultApplianceConfig { // the service reads that one
+		fmt.Fprintln(c.ErrOrStderr(), "next: start the appliance anew, if it runs, so that it knows its peer")
+		return err
+	}
 	return errors.Join(err, restartRunning(c.ErrOrStderr()))
 }
 
@@ -195,7 +218,7 @@ token; its name, its addresses and its priority are its own. Give - to have the 
 				text = string(read)
 			}
 			line, err := join.ParseLine(text)
-			if err != nil {
+			if err = errors.Join(err, own.check()); err != nil {
 				return usageError{err}
 			}
 			e, err := join.Enter(c.Context(), line, own.Node, time.Now())
