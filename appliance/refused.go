@@ -10,7 +10,11 @@ import (
 // that a host may lack.
 func (w *worker) dropRefusals() {
 	addresses := w.cfg.VIP.floating()
-	if w.director == nil || len(addresses) == 0 {
+	if len(addresses) == 0 {
+		return
+	}
+	if w.director == nil { // an earlier start may have had one, and was killed
+		_ = refusals.Restore()
 		return
 	}
 	if err := refusals.Drop(addresses, port(w.cfg.Director.Listen)); err != nil {

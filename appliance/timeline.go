@@ -18,7 +18,8 @@ const (
 	bootHead   = 16
 	// timelineSize bounds the memory of all boots together, in bytes; ten thousand targets' boots take half of it. The oldest boots go first.
 	timelineSize = 24 << 20
-	eventSize    = 96 // bytes of an event without its detail
+	eventSize    = 96  // bytes of an event without its detail
+	bootSize     = 400 // bytes of a boot without its events: itself, its places in the order and in the map, the slice
 	// bootGap is how long a target says nothing between two boots at least, if it does not log in in between.
 	bootGap = time.Minute
 )
@@ -59,6 +60,7 @@ func (t *timeline) boot(e site.Event) *boot {
 		return boots[n-1]
 	}
 	b := &boot{mac: e.MAC}
+	t.grow(b, bootSize)
 	b.place = t.order.PushBack(b)
 	t.byMAC[e.MAC] = append(boots, b)
 	if len(boots) >= bootsKept {
@@ -70,7 +72,11 @@ func (t *timeline) boot(e site.Event) *boot {
 // begins reports whether an event is the first of another boot than b. Firmware and what it loads ask for an address twice or thrice in one
 // boot, and log in once or twice at its end.
 func begins(b *boot, e site.Event) bool {
-	quiet := e.At.Sub(b.events[len(b.events)-1].At) > bootGap
+	since := e.At.Sub(b.events[len(b.events)-1].At)
+	if since < 0 { // another appliance's word, which comes late
+		return false
+	}
+	quiet := since > bootGap
 	return e.Begins && (quiet || b.streams && e.What != "login")
 }
 

@@ -66,7 +66,7 @@ func TestTimelineIsBounded(t *testing.T) {
 	for i := range strangers {
 		line.Add(site.Event{At: time.Unix(int64(i), 0), MAC: mac(i), What: "discover", Detail: detail, Begins: true})
 	}
-	if line.size > timelineSize || line.order.Len() != len(line.byMAC) || len(line.byMAC)*(eventSize+1000) != line.size {
+	if line.size > timelineSize || line.order.Len() != len(line.byMAC) || len(line.byMAC)*(bootSize+eventSize+1000) != line.size {
 		t.Errorf("%d bytes in %d boots of %d machines", line.size, line.order.Len(), len(line.byMAC))
 	}
 	if len(line.Of(mac(0))) != 0 || len(line.Of(mac(strangers-1))) != 1 {
@@ -79,6 +79,7 @@ func TestTimelineTakesAnothersWord(t *testing.T) {
 	line, mac, now := newTimeline(), site.MAC{1}, time.Unix(1e9, 0).UTC()
 	line.Add(site.Event{At: now, MAC: mac, What: "discover", Begins: true})
 	line.Add(site.Event{At: now.Add(2 * time.Second), MAC: mac, What: "http"})
+	line.Add(site.Event{At: now.Add(3 * time.Second), MAC: mac, What: "login", Begins: true})
 	sent := site.Event{At: now.Add(time.Second), MAC: mac, What: "tftp", Detail: "a file", Begins: true}
 	got, ok := decodeEvent(encodeEvent(sent))
 	if !ok || got != sent {
@@ -92,7 +93,7 @@ func TestTimelineTakesAnothersWord(t *testing.T) {
 			words = append(words, e.What)
 		}
 	}
-	if text := strings.Join(words, " "); text != "discover tftp http" {
+	if text := strings.Join(words, " "); text != "discover tftp http login" {
 		t.Errorf("the events are %s", text)
 	}
 	for _, bad := range []string{"", "\x01", "\x01{", "\x02{}", "\x01{}", string(encodeEvent(site.Event{What: "x"})), string(encodeEvent(site.Event{MAC: mac, What: "x", Detail: strings.Repeat("x", maxEventText)}))} {

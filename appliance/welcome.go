@@ -22,14 +22,14 @@ const (
 type welcome struct {
 	strangers chan site.MAC
 	view      func() *site.View
-	put       func(ctx context.Context, kind site.Kind, key string, value []byte) error
+	add       func(ctx context.Context, kind site.Kind, key string, value []byte) error
 	event     func(site.Event)
 	complain  func(mac site.MAC, err error)
 }
 
 // see is called with every event. It never blocks.
 func (w *welcome) see(e site.Event) {
-	if e.MAC.IsZero() || !e.Begins && e.What != "http" {
+	if e.MAC.IsZero() || !e.Begins {
 		return
 	}
 	if _, ok := site.Welcome(w.view(), e.MAC); !ok {
@@ -61,7 +61,7 @@ func (w *welcome) take(ctx context.Context, mac site.MAC) {
 	value, err := json.Marshal(d)
 	if err == nil {
 		call, cancel := context.WithTimeout(ctx, welcomeTime)
-		err = w.put(call, site.KindDevice, mac.String(), value)
+		err = w.add(call, site.KindDevice, mac.String(), value)
 		cancel()
 	}
 	if err != nil {
@@ -77,7 +77,7 @@ func (w *welcome) take(ctx context.Context, mac site.MAC) {
 
 func (w *worker) newWelcome() *welcome {
 	return &welcome{
-		strangers: make(chan site.MAC, welcomeWait), view: w.builder.View, put: w.Put, event: w.event,
+		strangers: make(chan site.MAC, welcomeWait), view: w.builder.View, add: w.registry.Add, event: w.event,
 		complain: func(mac site.MAC, err error) {
 			w.log.Warn("a machine that nobody knows cannot be added", "mac", mac.String(), "error", err)
 		},

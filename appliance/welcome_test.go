@@ -20,7 +20,7 @@ func TestStrangersAreTakenIn(t *testing.T) {
 		var events []site.Event
 		w := &welcome{
 			strangers: make(chan site.MAC, welcomeWait), view: func() *site.View { return v },
-			put: func(_ context.Context, kind site.Kind, key string, value []byte) error {
+			add: func(_ context.Context, kind site.Kind, key string, value []byte) error {
 				var d site.Device
 				if err := site.CheckObject(kind, key, value); err != nil || json.Unmarshal(value, &d) != nil || d.Collection != "lab" {
 					t.Errorf("%s %s %s: %v", kind, key, value, err)
@@ -35,6 +35,7 @@ func TestStrangersAreTakenIn(t *testing.T) {
 			w.see(site.Event{MAC: stranger, What: "discover", Begins: true})
 			w.see(site.Event{MAC: known, What: "discover", Begins: true})
 			w.see(site.Event{MAC: system, What: "discover"})
+			w.see(site.Event{MAC: system, What: "http", Detail: "vmlinuz"})
 			w.see(site.Event{What: "health", Begins: true})
 		}
 		ctx, cancel := context.WithCancel(t.Context())

@@ -45,6 +45,7 @@ type registry interface {
 	// content and Reachable false when the registry is lost.
 	Run(ctx context.Context, changed func(site.Content, site.Registry)) error
 	Put(ctx context.Context, kind site.Kind, key string, value []byte) error
+	Add(ctx context.Context, kind site.Kind, key string, value []byte) error // Put, unless it is there
 	Delete(ctx context.Context, kind site.Kind, key string) error
 }
 

@@ -275,11 +275,13 @@ func (s *Proxy) handle(a asking) {
 		s.events(site.Event{At: d.At, MAC: d.MAC, What: Ignored, Detail: fmt.Sprintf(
 			"firmware (%s) took no notice of our last proxyDHCP offer: let DHCP itself name the boot file (mode = \"server\", or options 66 and 67 there)", d.Vendor)})
 	}
+	if s.events != nil && (p != nil || d.Reason == NotBooted) {
+		e := d.event()
+		e.Begins = a.q.MessageType() == dhcpv4.MessageTypeDiscover
+		s.events(e)
+	}
 	if p == nil {
 		return
-	}
-	if s.events != nil {
-		s.events(d.event())
 	}
 	if err := a.answer(p); err != nil {
 		s.mu.Lock()

@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"log/slog"
 	"net/netip"
 	"testing"
 	"time"
@@ -54,6 +55,25 @@ func TestProxy(t *testing.T) {
 				t.Errorf("%v", p)
 			}
 		})
+	}
+}
+
+// TestAProxyTellsWhoBoots: also of a machine that gets nothing: it may be a stranger that a collection takes in.
+func TestAProxyTellsWhoBoots(t *testing.T) {
+	var events []site.Event
+	p, err := NewProxy(Config{Interface: "lo", ServerAddress: ip("198.18.0.2")}, testView, func(e site.Event) { events = append(events, e) }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pxe := []change{vendor("PXEClient:Arch:00007:UNDI:003016"), archIs(7)}
+	sent := 0
+	answer := func(*dhcpv4.DHCPv4) error { sent++; return nil }
+	p.handle(asking{message(stranger, discover, pxe...), 67, answer})
+	p.handle(asking{message(known, discover, pxe...), 67, answer})
+	p.handle(asking{message(known, ask, append(pxe, ciaddr("198.18.0.60"))...), 4011, answer})
+	p.handle(asking{message(stranger, discover), 67, answer}) // an operating system
+	if len(events) != 3 || !events[0].Begins || events[0].MAC != stranger || !events[1].Begins || events[2].Begins || sent != 2 {
+		t.Errorf("%d answers, events %+v", sent, events)
 	}
 }
 

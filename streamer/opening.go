@@ -20,13 +20,7 @@ const (
 func (s *session) open() error {
 	var header [bhsSize]byte
 	for range openingPDUs {
-		n, err := io.ReadFull(s.leg, header[:])
-		if n > 0 {
-			if _, err := s.initiator.Write(header[:n]); err != nil {
-				return err
-			}
-		}
-		if err != nil {
+		if err := s.passHeader(header[:]); err != nil {
 			return err
 		}
 		data := int64(binary.BigEndian.Uint32(header[4:]) & 0xffffff)
@@ -37,6 +31,23 @@ func (s *session) open() error {
 		if iscsi.Opcode(header[0]&0x3f) == iscsi.OpDataIn && data >= blockSize {
 			s.delivered(time.Now())
 			return nil
+		}
+	}
+	return nil
+}
+
+// passHeader forwards as many bytes as a header has, each as soon as it is there: with digests what stands here is the end of another PDU, and
+// nothing follows until the initiator has seen it.
+func (s *session) passHeader(header []byte) error {
+	for n := 0; n < len(header); {
+		m, err := s.leg.Read(header[n:])
+		if m > 0 {
+			if _, err := s.initiator.Write(header[n : n+m]); err != nil {
+				return err
+			}
+		}
+		if n += m; err != nil {
+			return err
 		}
 	}
 	return nil

@@ -13,8 +13,8 @@ import (
 var openISCSI = [3]byte{0x00, 0x02, 0x3d}
 
 // redirectTrust is how long a redirected initiator must stay away. One that is back sooner cannot reach its streamer by itself, or lost it at once:
-// it is forwarded.
-const redirectTrust = 5 * time.Second
+// it is forwarded. Where a firewall swallows its SYNs open-iscsi is back after its login_timeout, 15 s in our initramfs, and 3 s more.
+const redirectTrust = 30 * time.Second
 
 // redirects reports whether a login is sent to its streamer rather than forwarded. Firmware never is: iPXE writes the address that it was sent to into
 // the iBFT, and then the operating system knows one streamer only. Streamers ask for no proof, so a device that gave one is forwarded.

@@ -82,7 +82,7 @@ func (s *Store) lock(d Disk) (unlock func(), err error) {
 	if !s.Shared {
 		return func() {}, nil
 	}
-	f, err := os.OpenFile(filepath.Join(filepath.Dir(d.Path), lockName), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(d.Path), lockName), os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
 		s.log.Warn("a replica of a shared store is read by every streamer", "path", d.Path, "error", err)
 		return func() {}, nil
@@ -90,11 +90,13 @@ func (s *Store) lock(d Disk) (unlock func(), err error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = errElsewhere
+			return nil, errElsewhere
 		}
-		return nil, err
+		s.log.Warn("a shared store without locks: its replicas are read by every streamer", "path", d.Path, "error", err)
+		return func() {}, nil
 	}
-	return func() { f.Close() }, nil // and with it the lock goes, also that of a machine that dies, as NFS has leases
+	_ = f.Chmod(0o666)               // streamers with another user need it too; who cannot make it so did not make it
+	return func() { f.Close() }, nil // and with it the lock goes, also that of a machine that dies, as NFSv4 has leases
 }
 
 // Scan lists the replicas. What is not named as a replica is passed over.

@@ -231,7 +231,7 @@ func (h *HTTP) serveScript(w http.ResponseWriter, r *http.Request) {
 	if err := q.Medium.refuse(v.Site, h.cfg.MediaKey); err != nil {
 		h.foreign.Add(1)
 		h.log.Warn("http: a boot medium is refused", "mac", q.MAC, "client", r.RemoteAddr, "err", err)
-		h.tell(r, q.MAC, err.Error())
+		h.tell(r, q.MAC, err.Error(), false)
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
@@ -250,7 +250,7 @@ func (h *HTTP) serveScript(w http.ResponseWriter, r *http.Request) {
 		detail += " (" + q.Platform + " " + q.Arch + ")"
 	}
 	h.log.Debug("http: script", "mac", q.MAC, "reason", reason, "client", r.RemoteAddr)
-	h.tell(r, q.MAC, detail)
+	h.tell(r, q.MAC, detail, true)
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store") // a proxy must not answer for another moment
 	_, _ = w.Write([]byte(script))              // the client is gone: nobody to tell
@@ -274,7 +274,7 @@ func (h *HTTP) serveFile(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		mac = site.MAC{} // firmware asks without one
 	}
-	h.tell(r, mac, file.Name)
+	h.tell(r, mac, file.Name, false)
 }
 
 func statusOf(err error) int {
@@ -302,8 +302,8 @@ func contentType(name string) string {
 	return "application/octet-stream"
 }
 
-// tell sends an event about a target; our own probes are no steps of a boot.
-func (h *HTTP) tell(r *http.Request, mac site.MAC, detail string) {
+// tell sends an event about a target; begins: it asks as one does that boots. Our own probes are no steps of a boot.
+func (h *HTTP) tell(r *http.Request, mac site.MAC, detail string, begins bool) {
 	client := clientAddr(r)
 	if r.Method == http.MethodHead || client == localAddr(r) || ours(h.view(), client) {
 		return
@@ -311,7 +311,7 @@ func (h *HTTP) tell(r *http.Request, mac site.MAC, detail string) {
 	if mac.IsZero() && h.cfg.Who != nil {
 		mac = h.cfg.Who(client)
 	}
-	h.events(site.Event{At: time.Now(), MAC: mac, What: "http", Detail: detail + " to " + client.String()})
+	h.events(site.Event{At: time.Now(), MAC: mac, What: "http", Detail: detail + " to " + client.String(), Begins: begins})
 }
 
 func clientAddr(r *http.Request) netip.Addr {

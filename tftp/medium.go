@@ -73,5 +73,5 @@ func (h *HTTP) serveMedium(w http.ResponseWriter, r *http.Request, name string) 
 	w.Header().Set("ETag", tag)
 	w.Header().Set("Content-Type", contentType(name))
 	http.ServeContent(w, r, name, time.Time{}, content)
-	h.tell(r, mac, "boot medium")
+	h.tell(r, mac, "boot medium", false)
 }

@@ -13,6 +13,7 @@ type (
 	registry interface {
 		Run(ctx context.Context, changed func(site.Content, site.Registry)) error
 		Put(ctx context.Context, kind site.Kind, key string, value []byte) error
+		Add(ctx context.Context, kind site.Kind, key string, value []byte) error
 		Delete(ctx context.Context, kind site.Kind, key string) error
 	}
 	announcer interface {

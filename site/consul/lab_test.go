@@ -26,6 +26,18 @@ func TestConsulObjectsAndStreamers(t *testing.T) {
 		w.put(site.KindDevice, mac1, `{"mac":"`+mac1+`","name":"t1"}`)
 		got := w.wait("the device is told", func(got told) bool { return len(got.content.Devices) == 1 && got.content.Devices[0].Name == "t1" })
 		t.Logf("put to told: %v", got.at.Sub(begin))
+		for key, name := range map[string]string{mac1: "", "52:54:00:00:00:0b": "t2"} { // only what is not there is added
+			if err := w.Add(t.Context(), site.KindDevice, key, []byte(`{"mac":"`+key+`","name":"`+name+`"}`)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.wait("the other device is told", func(got told) bool {
+			d := got.content.Devices
+			return len(d) == 2 && (d[0].Name == "t1" && d[1].Name == "t2" || d[0].Name == "t2" && d[1].Name == "t1")
+		})
+		if err := w.Delete(t.Context(), site.KindDevice, "52:54:00:00:00:0b"); err != nil {
+			t.Fatal(err)
+		}
 		w.put(site.KindCollection, "lab", `{"name":"lab"}`)
 		w.put(site.KindVDisk, "debian", `{"name":"debian","versions":[{"number":1}]}`)
 		w.wait("all are told", func(got told) bool { return len(got.content.Collections) == 1 && len(got.content.VDisks) == 1 })

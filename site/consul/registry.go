@@ -173,13 +173,28 @@ func (o *owner) logProblems(problems []problem) {
 
 // Put writes an object. Watchers everywhere see it soon after Put returns.
 func (r *Registry) Put(ctx context.Context, kind site.Kind, key string, value []byte) error {
+	return r.write(ctx, kind, key, value, func(p *api.KVPair, o *api.WriteOptions) error {
+		_, err := r.client.KV().Put(p, o)
+		return err
+	})
+}
+
+// Add is Put for an object that is not there; one that is stays as it is.
+func (r *Registry) Add(ctx context.Context, kind site.Kind, key string, value []byte) error {
+	return r.write(ctx, kind, key, value, func(p *api.KVPair, o *api.WriteOptions) error {
+		_, _, err := r.client.KV().CAS(p, o) // index 0: only if there is none
+		return err
+	})
+}
+
+func (r *Registry) write(ctx context.Context, kind site.Kind, key string, value []byte, write func(*api.KVPair, *api.WriteOptions) error) error {
 	if err := new(site.Content).AddObject(kind, key, value); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	path := r.cfg.folder(kind) + key
-	_, err := r.client.KV().Put(&api.KVPair{Key: path, Value: value}, new(api.WriteOptions).WithContext(ctx))
+	err := write(&api.KVPair{Key: path, Value: value}, new(api.WriteOptions).WithContext(ctx))
 	return r.cfg.explain("writing "+path, err)
 }
 

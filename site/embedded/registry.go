@@ -301,6 +301,11 @@ func (r *Registry) Put(ctx context.Context, kind site.Kind, key string, value []
 	return r.ask(ctx, func(s *state, now time.Time) error { return s.put(now, kind, key, value) })
 }
 
+// Add stores a device, collection or vDisk unless there is one of that name; what operators of other appliances say of it, earlier or later, wins.
+func (r *Registry) Add(ctx context.Context, kind site.Kind, key string, value []byte) error {
+	return r.ask(ctx, func(s *state, _ time.Time) error { return s.add(kind, key, value) })
+}
+
 // Delete takes an object away; that it is not there is no error. It is gone from the disk when Delete returns nil.
 // To delete the state that is wanted of a streamer is to want it active.
 func (r *Registry) Delete(ctx context.Context, kind site.Kind, key string) error {

@@ -15,7 +15,8 @@ import (
 
 var start1 = time.UnixMilli(1_000_000)
 
-// said returns a state in which each of the lines was said a second after the one before: "put KEY NAME" or "remove KEY".
+// said returns a state in which each of the lines was said a second after the one before: "put KEY NAME", "add KEY NAME" or
+// "remove KEY".
 func said(t *testing.T, lines ...string) *state {
 	t.Helper()
 	fixed, err := newStatic(site.Content{}, "berlin", "")
@@ -27,9 +28,13 @@ func said(t *testing.T, lines ...string) *state {
 		var op, key, name string
 		fmt.Sscan(line, &op, &key, &name)
 		now := start1.Add(time.Duration(i) * time.Second)
-		if op == "put" {
-			err = s.put(now, site.KindDevice, key, fmt.Appendf(nil, `{"mac":%q,"name":%q}`, key, name))
-		} else {
+		value := fmt.Appendf(nil, `{"mac":%q,"name":%q}`, key, name)
+		switch op {
+		case "put":
+			err = s.put(now, site.KindDevice, key, value)
+		case "add":
+			err = s.add(site.KindDevice, key, value)
+		default:
 			err = s.remove(now, site.KindDevice, key)
 		}
 		if err != nil {
@@ -57,6 +62,9 @@ func TestTheLaterWordOfTwoAppliancesCounts(t *testing.T) {
 		"b spoke later":         {[]string{"put " + mac1 + " t1"}, []string{"put " + mac1 + " old", "put " + mac1 + " new"}, map[string]string{mac1: "new"}},
 		"b took it away later":  {[]string{"put " + mac1 + " t1"}, []string{"put " + mac1 + " t1", "remove " + mac1}, map[string]string{}},
 		"a put it again since":  {[]string{"put " + mac1 + " x", "remove " + mac1, "put " + mac1 + " again"}, []string{"put " + mac1 + " x", "remove " + mac1}, map[string]string{mac1: "again"}},
+		"a added a stranger":    {[]string{"remove " + mac2, "add " + mac1 + " x"}, []string{"put " + mac1 + " t1"}, map[string]string{mac1: "t1"}},
+		"it is there already":   {[]string{"put " + mac1 + " t1", "add " + mac1 + " x"}, nil, map[string]string{mac1: "t1"}},
+		"a stranger comes back": {[]string{"put " + mac1 + " t1", "remove " + mac1, "add " + mac1 + " x"}, []string{"put " + mac1 + " t1"}, map[string]string{mac1: "x"}},
 		"both at the same time": {[]string{"put " + mac1 + " x"}, []string{"put " + mac1 + " y"}, map[string]string{mac1: "y"}},
 	} {
 		t.Run(name, func(t *testing.T) {

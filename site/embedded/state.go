@@ -100,6 +100,14 @@ func (s *state) put(now time.Time, kind site.Kind, key string, value []byte) err
 	return nil
 }
 
+// add stores an object that nobody has a word on, with the lowest stamp there is: what an operator said elsewhere wins over it, however early.
+func (s *state) add(kind site.Kind, key string, value []byte) error {
+	if s.objects.value(kind, key) != nil {
+		return nil
+	}
+	return s.put(time.UnixMilli(0), kind, key, value)
+}
+
 func (s *state) remove(now time.Time, kind site.Kind, key string) error {
 	if err := s.fixed.refuse(kind, key); err != nil {
 		return err
