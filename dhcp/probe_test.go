@@ -45,6 +45,7 @@ func TestAnAddressInUseIsNotOffered(t *testing.T) {
 		for len(w.answers()) == 0 {
 			time.Sleep(10 * time.Millisecond)
 		}
+		synctest.Wait()
 		if a := last().YourIPAddr.String(); a != "198.18.0.102" || time.Since(began) > time.Second {
 			t.Errorf("offered %s after %s", a, time.Since(began))
 		}

@@ -283,11 +283,13 @@ func TestWhatPeersToldIsWrittenInTheEnd(t *testing.T) {
 		var answer error
 		out <- outgoing{save: []leases.Lease{freed}, done: func(err error) { answer = err }}
 		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
 		if answer == nil || len(d.written) > 0 || d.synced {
 			t.Errorf("with a broken disk: %v, %v written, synced %v", answer, d.written, d.synced)
 		}
 		broken(nil)
 		time.Sleep(2 * retryAfter)
+		synctest.Wait()
 		if !d.written[told.Address] || !d.written[freed.Address] {
 			t.Errorf("written after all: %v", d.written)
 		}
