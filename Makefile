@@ -91,7 +91,7 @@ bench: ## benchmarks of the pure parts
 	go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: bench-tftp
-bench-tftp: deps build ## TFTP beside tftpd-hpa, dnsmasq, atftpd and pin/tftp, HTTP beside nginx: throughput, loss, moves of the address (15 minutes)
+bench-tftp: deps build ## TFTP beside tftpd-hpa, dnsmasq, atftpd and pin/tftp, HTTP beside nginx: throughput, loss, moves of the address (25 minutes)
 	@CGO_ENABLED=0 go build -o bin/tftpbench ./internal/lab/tftpbench
 	@bin/tftpbench
 
