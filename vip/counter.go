@@ -11,9 +11,12 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"everboot/internal/durable"
 )
 
 // Counter gives the number of each advertisement that a node seals (vrrp.Auth). Peers take what is not above the last one for a replay, so
@@ -43,6 +46,9 @@ const (
 	// reserveAhead is how far the ceiling is above the time, in seconds: after a crash the numbers are that much ahead of it, less what
 	// the next start takes. A keepalived takes what is five seconds off its clock for stale.
 	reserveAhead = 4
+	// reserveCounts is how far it is above the last number at least, where that is ahead of the time: starts that crash one after the other must
+	// not add their seconds up. It lasts 255 routers that advertise each 10 ms for half a minute.
+	reserveCounts = 1 << 20
 	// reserveLook is how often the process that opened the counter looks whether half of that is used up.
 	reserveLook = 500 * time.Millisecond
 	// ledgerFormat has always the same length, within one sector: a write replaces all of it or nothing.
@@ -100,8 +106,9 @@ func OpenCounter(path string, log *slog.Logger) (*Counter, error) {
 func (c *Counter) openLedger(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return fmt.Errorf("opening the count of advertisements: %w", err)
+		return fmt.Errorf("opening the count of advertisements: %w; it must belong to the user that the appliance runs as, as its folder does", err)
 	}
+	giveToOwner(f, filepath.Dir(path))
 	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		c.log.Warn("another process counts the advertisements of this node; the clock counts for this one", "file", path)
@@ -114,12 +121,19 @@ func (c *Counter) openLedger(path string) error {
 		return errors.Join(fmt.Errorf("reading %s: %w", path, err), f.Close())
 	}
 	reached, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	if reached > math.MaxUint64-reserveAhead<<33 { // there must be numbers left
+		reached, err = 0, strconv.ErrRange
+	}
 	if err != nil && len(text) > 0 {
 		c.log.Error("the count of advertisements cannot be read; it begins with the clock", "file", path, "error", err)
+		reached = 0
+		if err := f.Truncate(0); err != nil {
+			return errors.Join(fmt.Errorf("emptying %s: %w", path, err), f.Close())
+		}
 	}
 	c.ledger = f
 	c.words.last.Store(reached)
-	err = errors.Join(c.reserve(time.Now()), syncFolder(filepath.Dir(path)))
+	err = errors.Join(c.reserve(time.Now()), durable.SyncDir(filepath.Dir(path)))
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
@@ -128,7 +142,7 @@ func (c *Counter) openLedger(path string) error {
 
 // reserve puts the ceiling further on, on disk first.
 func (c *Counter) reserve(now time.Time) error {
-	ceiling := max(c.words.last.Load(), stamp(now)) + reserveAhead<<32
+	ceiling := max(c.words.last.Load()+reserveCounts, stamp(now)+reserveAhead<<32)
 	if err := c.write(ceiling); err != nil {
 		return err
 	}
@@ -145,7 +159,7 @@ func (c *Counter) write(n uint64) error {
 
 // due reports whether half of what was reserved is used up, by numbers or by the time, which a router that is silent now goes by later.
 func (c *Counter) due(now time.Time) bool {
-	return max(c.words.last.Load(), stamp(now))+reserveAhead/2<<32 > c.words.ceiling.Load()
+	return max(c.words.last.Load()+reserveCounts/2, stamp(now)+reserveAhead/2<<32) > c.words.ceiling.Load()
 }
 
 // keepAhead is the goroutine that reserves. Nobody waits for its disk.
@@ -186,11 +200,13 @@ func (c *Counter) Close() error {
 	return errors.Join(errs...)
 }
 
-// syncFolder makes a new file in it last.
-func syncFolder(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
+// giveToOwner gives a file to whom its folder belongs: root's `everboot vip flush` may be the first to make it, and the service must write to it.
+func giveToOwner(f *os.File, folder string) {
+	info, err := os.Stat(folder)
+	if err != nil || os.Geteuid() != 0 {
+		return
 	}
-	return errors.Join(d.Sync(), d.Close())
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		_ = f.Chown(int(s.Uid), int(s.Gid)) // a file system without owners needs none
+	}
 }

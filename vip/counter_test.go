@@ -63,6 +63,39 @@ func TestNumbersRiseOverARestartWithAClockThatWasSetBack(t *testing.T) {
 	}
 }
 
+// TestCrashesDoNotAddUp: a keepalived that looks at its clock drops what is five seconds ahead of it.
+func TestCrashesDoNotAddUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vrrp.counter")
+	for range 5 {
+		crash(t, openTestCounter(t, path))
+	}
+	c := openTestCounter(t, path)
+	defer c.Close()
+	if n, most := c.Next(time.Now()), stamp(time.Now().Add((reserveAhead+1)*time.Second)); n > most {
+		t.Errorf("after five crashes the numbers are %d s ahead", (n-stamp(time.Now()))>>32)
+	}
+}
+
+// TestALedgerThatCannotBeReadIsMadeAnew, at once and for the next start.
+func TestALedgerThatCannotBeReadIsMadeAnew(t *testing.T) {
+	for _, text := range []string{"rubbish that is longer than a number is\n", "18446744073709551615\n"} {
+		path := filepath.Join(t.TempDir(), "vrrp.counter")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := openTestCounter(t, path)
+		last := c.Next(time.Now())
+		crash(t, c)
+		c = openTestCounter(t, path)
+		if n := c.Next(time.Now().Add(-24 * time.Hour)); n <= last || n > stamp(time.Now().Add(time.Hour)) {
+			t.Errorf("with %q on disk it begins with %d, and then with %d", text, last, n)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestTheClockDoesNotRunBeyondWhatIsOnDisk: numbers that a clock in the far future would give must not be lost in a crash.
 func TestTheClockDoesNotRunBeyondWhatIsOnDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vrrp.counter")

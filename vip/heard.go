@@ -13,8 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/renameio/v2"
-
+	"everboot/internal/durable"
 	"everboot/vip/vrrp"
 )
 
@@ -108,7 +107,7 @@ func (h *Heard) save() error {
 	text, err := json.Marshal(h.routers)
 	h.mu.Unlock()
 	if err == nil {
-		err = renameio.WriteFile(h.path, text, 0o600)
+		err = durable.WriteFile(h.path, text, 0o600)
 	}
 	if err != nil {
 		h.mu.Lock()
