@@ -62,6 +62,9 @@ func warnings(v *site.View) []string {
 			add("vDisk %s: load balancing is off, all its targets stream from %s: they do not fail over", name, server)
 		}
 	}
+	if name := site.WelcomesNoMore(v); name != "" {
+		add("collection %s takes no more strangers in: %d of its devices have no name: name some, or remove them", name, site.MaxWelcomed)
+	}
 	for _, d := range v.SortedDevices() {
 		if _, reason := site.Boot(v, site.BootRequest{MAC: d.MAC, Client: site.ClientIPXE}); reason != site.Offered {
 			add("target %s would not boot: %s", cmp.Or(d.Name, d.MAC.String()), reason.Text())

@@ -25,3 +25,19 @@ func TestWarningOfAnotherReplicaSaysHowToPinIt(t *testing.T) {
 		t.Errorf("warnings: %s", text)
 	}
 }
+
+// A collection that is full says so: strangers are turned away silently else.
+func TestWarningOfACollectionThatIsFull(t *testing.T) {
+	v := site.Empty("berlin", "embedded")
+	v.Collections["lab"] = site.Collection{Name: "lab", AutoAdd: true}
+	for i := range site.MaxWelcomed {
+		if i == site.MaxWelcomed-1 && strings.Contains(strings.Join(warnings(v), "\n"), "takes no more") {
+			t.Errorf("it warns with %d devices", i)
+		}
+		mac := site.MAC{2, 0, 0, 0, byte(i >> 8), byte(i)}
+		v.Devices[mac] = site.Device{MAC: mac, Collection: "lab"}
+	}
+	if text := strings.Join(warnings(v), "\n"); !strings.Contains(text, "collection lab takes no more") {
+		t.Errorf("warnings: %s", text)
+	}
+}

@@ -42,6 +42,21 @@ func TestTimelineTellsBootsApart(t *testing.T) {
 	}
 }
 
+// Where another DHCP server answers, what asks for its script tells boots apart.
+func TestTimelineTellsBootsApartWithoutDHCP(t *testing.T) {
+	line, mac, now := newTimeline(), site.MAC{1}, time.Unix(1e9, 0)
+	for range 2 {
+		for _, e := range []site.Event{{What: "http", Begins: true}, {What: "http", Begins: true}, {What: "login", Begins: true}, {What: "block"}, {What: "login"}} {
+			now = now.Add(time.Second)
+			e.MAC, e.At = mac, now
+			line.Add(e)
+		}
+	}
+	if boots := line.Of(mac); len(boots) != 2 || len(boots[0].Events) != 5 || len(boots[1].Events) != 5 {
+		t.Errorf("boots %+v", boots)
+	}
+}
+
 // A boot that goes on for years keeps how it began and what happened last.
 func TestTimelineOfALongBoot(t *testing.T) {
 	line, mac := newTimeline(), site.MAC{1}

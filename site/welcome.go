@@ -15,13 +15,24 @@ func Welcome(v *View, mac MAC) (Device, bool) {
 	if name == "" || d.Check() != nil {
 		return Device{}, false
 	}
-	n := 0
-	for _, known := range v.Devices {
-		if known.Collection == name && known.Name == "" {
+	return d, nameless(v, name) < MaxWelcomed
+}
+
+// WelcomesNoMore returns the collection that would take strangers in, but has MaxWelcomed devices without a name; empty: there is none.
+func WelcomesNoMore(v *View) string {
+	if name := welcoming(v); name != "" && nameless(v, name) >= MaxWelcomed {
+		return name
+	}
+	return ""
+}
+
+func nameless(v *View, collection string) (n int) {
+	for _, d := range v.Devices {
+		if d.Collection == collection && d.Name == "" {
 			n++
 		}
 	}
-	return d, n < MaxWelcomed
+	return n
 }
 
 // welcoming returns the collection that takes strangers in; empty: none does.

@@ -124,7 +124,7 @@ func (p *pool) hang(name string, until time.Time) (news bool) {
 }
 
 // portals returns the addresses of a streamer in the order to try them: those in the target's subnet before, or without, the others if its
-// vDisk says so, and of these the one with the fewest sessions first.
+// vDisk says so, and of these the one with the fewest sessions first. Ties go by rendezvous hash: redirected sessions are counted nowhere.
 func (p *pool) portals(v *site.View, s site.Streamer, l site.Login) []netip.AddrPort {
 	near, far := []netip.AddrPort(nil), s.Addresses
 	affinity := v.VDisks[l.VDisk].Affinity
@@ -139,7 +139,10 @@ func (p *pool) portals(v *site.View, s site.Streamer, l site.Login) []netip.Addr
 	now := time.Now()
 	order := func(list []netip.AddrPort) []netip.AddrPort {
 		list = slices.DeleteFunc(slices.Clone(list), func(a netip.AddrPort) bool { return now.Before(p.hushed[a.String()]) })
-		slices.SortStableFunc(list, func(a, b netip.AddrPort) int { return cmp.Compare(p.nics[a.String()], p.nics[b.String()]) })
+		slices.SortStableFunc(list, func(a, b netip.AddrPort) int {
+			x, y := a.String(), b.String()
+			return cmp.Or(cmp.Compare(p.nics[x], p.nics[y]), cmp.Compare(site.Rendezvous(l.MAC[:], []byte(y)), site.Rendezvous(l.MAC[:], []byte(x))))
+		})
 		return list
 	}
 	return append(order(near), order(far)...)

@@ -89,6 +89,9 @@ func TestSharedStoreIsReadOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if info, err := os.Stat(filepath.Join(filepath.Dir(path), ".reading")); err != nil || info.Mode().Perm() != 0o666 {
+		t.Errorf("streamers with another user cannot lock it: %v, %v", info.Mode(), err)
+	}
 	manifest := filepath.Join(filepath.Dir(path), "manifest.json")
 	text, err := os.ReadFile(manifest)
 	if err != nil {

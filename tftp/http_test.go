@@ -72,7 +72,13 @@ func TestHTTP(t *testing.T) {
 			r.Header[k] = v
 		}
 		w := httptest.NewRecorder()
+		before := len(events)
 		h.ServeHTTP(w, r)
+		for _, e := range events[before:] { // a refused medium, or a file, takes no stranger in and begins no boot
+			if boots := strings.HasPrefix(c.target, "/boot?") && w.Code == 200; e.Begins != boots {
+				t.Errorf("%s: begins a boot: %v", c.name, e.Begins)
+			}
+		}
 		if w.Code != c.status || !strings.Contains(w.Body.String(), c.body) {
 			t.Errorf("%s: %d %q, want %d %q", c.name, w.Code, w.Body, c.status, c.body)
 		}

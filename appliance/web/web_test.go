@@ -26,6 +26,9 @@ func (f *fakeBackend) Status() Status {
 
 func (f *fakeBackend) Device(who string) (DeviceStatus, error) {
 	e, err := f.Explain(who)
+	if who == "redirected" {
+		return DeviceStatus{Explanation: e, Last: &streamer.Last{Streamer: "s3", Redirected: true, Elsewhere: true}}, err
+	}
 	return DeviceStatus{
 		Now: time.Unix(100, 0), Explanation: e,
 		Sessions: []Session{{VDisk: "debian", Version: 1, Streamer: "s2", Since: time.Unix(40, 0), Stall: 0.0421, StallAt: time.Unix(90, 0)}},
@@ -101,6 +104,11 @@ func TestEverythingButHealthzNeedsTheToken(t *testing.T) {
 		{"GET", "/api/v1/status", false, 200},
 		{"GET", "/api/v1/explain?who=t1", false, 200},
 		{"GET", "/api/v1/explain", false, 400},
+		{"GET", "/device?who=t1", false, 200},
+		{"GET", "/api/v1/device?who=t1", false, 200},
+		{"POST", "/api/v1/rebalance", false, 200},
+		{"GET", "/api/v1/leases", false, 200},
+		{"DELETE", "/api/v1/leases/198.18.0.100", false, 204},
 		{"PUT", "/api/v1/devices/52:54:00:00:00:01", false, 204},
 		{"DELETE", "/api/v1/devices/52:54:00:00:00:01", false, 204},
 		{"POST", "/api/v1/streamers", false, 418},
@@ -201,6 +209,13 @@ func TestDevicePage(t *testing.T) {
 			t.Fatalf("%q is not in, or not in its place of %s", want, page)
 		}
 		rest = after
+	}
+	if response, err = http.Get(url + "/device?who=redirected"); err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if page, err = io.ReadAll(response.Body); err != nil || !strings.Contains(string(page), "from s3") || !strings.Contains(string(page), "it was redirected") {
+		t.Errorf("a redirected target's page: %v, %s", err, page)
 	}
 	if r, err := http.Get(url + "/device?who="); err != nil || r.StatusCode != http.StatusNotFound {
 		t.Errorf("nobody's page: %v, %v", r, err)
