@@ -21,6 +21,7 @@ import (
 const (
 	// enterPatience is for a node whose waiting end is slow: it makes no key meanwhile.
 	enterPatience = 30 * time.Second
+	dialPatience  = 10 * time.Second
 	maxBundle     = 4 << 20
 )
 
@@ -88,7 +89,7 @@ func (b Bundle) settle(dir folder, n Node, own, giver netip.Addr, now time.Time)
 
 // dial connects to the node that waits, and makes sure that it is the one of the line.
 func dial(ctx context.Context, line Line) (*tls.Conn, error) {
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: patience}, Config: &tls.Config{
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: dialPatience}, Config: &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		InsecureSkipVerify: true, // no authority has signed it: the line names the one certificate that is right
 		VerifyConnection: func(s tls.ConnectionState) error {

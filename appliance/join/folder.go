@@ -91,8 +91,12 @@ func (f folder) write(files map[string][]byte, config []byte) (err error) {
 	if err := os.Link(f.path(draft), f.path(ConfigFile)); err != nil { // unlike a rename, it replaces nothing
 		return fmt.Errorf("putting the configuration in place: %w", err)
 	}
+	made = append(made, f.path(ConfigFile))
+	if err := durable.SyncDir(string(f)); err != nil {
+		return err
+	}
 	_ = os.Remove(f.path(draft)) // it is the configuration's second name, and harmless
-	return durable.SyncDir(string(f))
+	return nil
 }
 
 // makeBootFolder makes the folder of boot files where it belongs to the state. The package has made it already.

@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -63,7 +64,7 @@ type Invitation struct {
 
 	configPath string
 	config     *appliance.Config
-	bundle     Bundle
+	bundle     []byte // a Bundle, as it is sent
 	own        netip.Addr
 	listener   net.Listener
 	hold       time.Duration // wrongToken
@@ -155,8 +156,10 @@ func (i *Invitation) pack() error {
 			b.Files[name] = content
 		}
 	}
-	i.bundle = b
-	return nil
+	if i.bundle, err = json.Marshal(b); err == nil && len(i.bundle) > maxBundle {
+		err = fmt.Errorf("the secrets that a new node is given are %d bytes in all, more than %d: set it up by hand", len(i.bundle), maxBundle)
+	}
+	return err
 }
 
 // ErrExpired says that nobody came.
@@ -233,8 +236,13 @@ func (i *Invitation) answer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(i.bundle); err != nil {
-		i.ended <- outcome{err: fmt.Errorf("%s at %s had the line, and the answer to it broke off: %w; the line is used up, everboot invite makes another one", q.Node, q.Address, err)}
+	w.Header().Set("Content-Length", strconv.Itoa(len(i.bundle)))
+	_, err = w.Write(i.bundle)
+	if err == nil {
+		err = http.NewResponseController(w).Flush()
+	}
+	if err != nil {
+		i.ended <- outcome{err: fmt.Errorf("%s at %s had the line, and the answer to it broke off: %w; the line is used up, everboot invite makes another one; if that was not you, change the secrets", q.Node, q.Address, err)}
 		return
 	}
 	i.ended <- outcome{Joined: Joined{Node: q.Node, Address: q.Address}}

@@ -25,6 +25,10 @@ var loopback = netip.MustParseAddr("127.0.0.1")
 func inviting(t *testing.T, valid time.Duration) *Invitation {
 	t.Helper()
 	b, _ := given(t)
+	packed, err := json.Marshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
 	config := filepath.Join(t.TempDir(), ConfigFile)
 	if err := os.WriteFile(config, []byte("node = \"a\"\ninterface = \"eth0\"\n[peers]\naddresses = []\n[vip]\naddresses = [\"198.18.0.10/24\"]\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -33,7 +37,7 @@ func inviting(t *testing.T, valid time.Duration) *Invitation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &Invitation{Expires: time.Now().Add(valid), configPath: config, config: cfg, bundle: b, ended: make(chan outcome, 1)}
+	i := &Invitation{Expires: time.Now().Add(valid), configPath: config, config: cfg, bundle: packed, ended: make(chan outcome, 1)}
 	if err := i.listen(netip.AddrPortFrom(loopback, 0), time.Now()); err != nil {
 		t.Fatal(err)
 	}
