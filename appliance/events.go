@@ -77,9 +77,23 @@ func (w *worker) keepEvents(ctx context.Context, see func(site.Event)) error {
 			if now := time.Now(); now.Sub(second) >= time.Second {
 				second, told = now, 0
 			}
-			if told++; told <= eventsTold {
-				tell(encodeEvent(e))
+			for _, e := range w.untold(e) {
+				if told++; told <= eventsTold {
+					tell(encodeEvent(e))
+				}
 			}
 		}
 	}
+}
+
+// untold returns what others are told with an event: of a machine that was a stranger until now all of its boot, which was kept from them.
+func (w *worker) untold(e site.Event) []site.Event {
+	if e.What != eventAdded {
+		return []site.Event{e}
+	}
+	boots := w.timeline.Of(e.MAC)
+	if len(boots) == 0 { // there was no room for it
+		return []site.Event{e}
+	}
+	return boots[len(boots)-1].Events // with this one
 }

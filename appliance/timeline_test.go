@@ -57,6 +57,25 @@ func TestTimelineTellsBootsApartWithoutDHCP(t *testing.T) {
 	}
 }
 
+// TestOthersAreToldHowAStrangersBootBegan: what a machine did before it was a device is told when it has become one.
+func TestOthersAreToldHowAStrangersBootBegan(t *testing.T) {
+	w := &worker{timeline: newTimeline()}
+	var words []string
+	for i, what := range []string{"discover", "offer", eventAdded, "ack"} {
+		e := site.Event{At: time.Unix(int64(i), 0), MAC: site.MAC{2, 1}, What: what, Begins: i == 0}
+		w.timeline.Add(e)
+		if i < 2 {
+			continue // nobody is told of a stranger
+		}
+		for _, told := range w.untold(e) {
+			words = append(words, told.What)
+		}
+	}
+	if text := strings.Join(words, " "); text != "discover offer added ack" {
+		t.Errorf("told: %s", text)
+	}
+}
+
 // A boot that goes on for years keeps how it began and what happened last.
 func TestTimelineOfALongBoot(t *testing.T) {
 	line, mac := newTimeline(), site.MAC{1}
