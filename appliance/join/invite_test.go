@@ -3,10 +3,11 @@ package join
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -111,16 +112,18 @@ func TestSecondQuestionWhileTheFirstIsAnswered(t *testing.T) {
 	}
 }
 
-// TestSilentConnections: those who connect and say nothing keep neither the node out nor its joining from being written down.
-func TestSilentConnections(t *testing.T) {
+// TestHalfQuestions: those who begin to ask and do not end keep the node that joined from being written down no longer than for patience.
+func TestHalfQuestions(t *testing.T) {
 	i := inviting(t, time.Minute)
+	i.hold = 2 * time.Second // their refusal comes when nobody waits for it any more
 	ended := waiting(t, i)
 	for range maxConnections - 1 {
-		c, err := net.Dial("tcp4", i.Line.Address.String())
+		c, err := tls.Dial("tcp4", i.Line.Address.String(), &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
+		fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{", path)
 	}
 	if _, err := question(t, i.Line, request{Token: i.Line.Token[:], Node: "b", Address: loopback}); err != nil {
 		t.Fatal(err)
