@@ -2,7 +2,6 @@ package bootpair_test
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,37 +14,8 @@ import (
 // TestLabFrozenWorker: a worker that hangs while its guard lives costs the address within a second, and makes no second owner when it wakes.
 // Advertisements are authenticated, so that the guard's farewell and what the woken worker says afterwards must both count.
 func TestLabFrozenWorker(t *testing.T) {
-	l := lab.ForTest(t)
-	bin, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := bootpair.New(l, bin, []byte("boot"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range bootpair.Names {
-		text, err := os.ReadFile(p.Config(name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		keyed := strings.Replace(string(text), "[vip]\n", "[vip]\nauthenticate = true\n", 1)
-		if err := os.WriteFile(p.Config(name), []byte(keyed), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		p.Start(name)
-	}
-	if err := p.AwaitTogether(60 * time.Second); err != nil {
-		t.Fatal(err)
-	}
-	owner, err := p.Owner()
-	if err != nil {
-		t.Fatal(err)
-	}
-	heir := bootpair.Names[0]
-	if heir == owner {
-		heir = bootpair.Names[1]
-	}
+	p, bin := started(t, []byte("boot"), "authenticate = true\n")
+	owner, heir := together(t, p)
 	if err := p.SignalWorker(owner, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +41,7 @@ func TestLabFrozenWorker(t *testing.T) {
 	if err := p.KillWorker(owner); err != nil {
 		t.Fatal(err)
 	}
-	err = lab.Eventually(30*time.Second, "the new worker is a backup", func() error {
+	err := lab.Eventually(30*time.Second, "the new worker is a backup", func() error {
 		s, err := p.Status(owner)
 		if err == nil && (len(s.VIPs) != 1 || s.VIPs[0].State != "backup" || s.VIPs[0].Owner == "") {
 			err = fmt.Errorf("it says %+v", s.VIPs)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,23 +35,54 @@ var binary = sync.OnceValues(func() (_ string, err error) {
 	return out, cmd.Run()
 })
 
-// TestLabTransfersGoOn: 100 clients in lockstep, with iPXE's and with EDK2's timers and rules, read a file while the floating address
-// moves: its owner's worker is killed, its cable is cut, it is stopped. Each reads every byte without beginning again.
-func TestLabTransfersGoOn(t *testing.T) {
+// started is a pair of appliances that serve a file. What is said of the floating address is added to their configuration.
+func started(t *testing.T, content []byte, vip string) (p *bootpair.Pair, bin string) {
+	t.Helper()
 	l := lab.ForTest(t)
 	bin, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := make([]byte, 1<<20)
-	rand.Read(want)
-	p, err := bootpair.New(l, bin, want)
-	if err != nil {
+	if p, err = bootpair.New(l, bin, content); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range bootpair.Names {
+		text, err := os.ReadFile(p.Config(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		more := strings.Replace(string(text), "[vip]\n", "[vip]\n"+vip, 1)
+		if err := os.WriteFile(p.Config(name), []byte(more), 0o644); err != nil {
+			t.Fatal(err)
+		}
 		p.Start(name)
 	}
+	return p, bin
+}
+
+// together waits until both know each other, and tells who owns the address.
+func together(t *testing.T, p *bootpair.Pair) (owner, heir string) {
+	t.Helper()
+	if err := p.AwaitTogether(60 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	owner, err := p.Owner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	heir = bootpair.Names[0]
+	if heir == owner {
+		heir = bootpair.Names[1]
+	}
+	return owner, heir
+}
+
+// TestLabTransfersGoOn: 100 clients in lockstep, with iPXE's and with EDK2's timers and rules, read a file while the floating address
+// moves: its owner's worker is killed, its cable is cut, it is stopped. Each reads every byte without beginning again.
+func TestLabTransfersGoOn(t *testing.T) {
+	want := make([]byte, 1<<20)
+	rand.Read(want)
+	p, _ := started(t, want, "")
 	for _, c := range []struct {
 		name  string
 		move  func(owner string) error

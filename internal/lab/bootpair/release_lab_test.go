@@ -16,31 +16,10 @@ import (
 // TestLabRelease: the command moves the address while clients read; an appliance that does not own it says so, and one that is alone
 // keeps it.
 func TestLabRelease(t *testing.T) {
-	l := lab.ForTest(t)
-	bin, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
 	want := make([]byte, 1<<20)
 	rand.Read(want)
-	p, err := bootpair.New(l, bin, want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range bootpair.Names {
-		p.Start(name)
-	}
-	if err := p.AwaitTogether(60 * time.Second); err != nil {
-		t.Fatal(err)
-	}
-	owner, err := p.Owner()
-	if err != nil {
-		t.Fatal(err)
-	}
-	heir := bootpair.Names[0]
-	if heir == owner {
-		heir = bootpair.Names[1]
-	}
+	p, bin := started(t, want, "")
+	owner, heir := together(t, p)
 	release := func(name string) (string, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
