@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"everboot/internal/golden"
+
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
@@ -47,7 +49,7 @@ func TestCaptured(t *testing.T) {
 			}
 			wellFormed(t, q, p)
 			d := e.Decision
-			golden(t, name+".txt", d.String()+"\nclient "+string(d.Client)+", to "+destinationOf(q, p, alone().Subnets[0].Network).addr.String()+"\n"+p.Summary())
+			golden.Compare(t, name+".txt", d.String()+"\nclient "+string(d.Client)+", to "+destinationOf(q, p, alone().Subnets[0].Network).addr.String()+"\n"+p.Summary())
 		})
 	}
 }

@@ -1,12 +1,8 @@
 package dhcp
 
 import (
-	"flag"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"testing"
 	"time"
 
 	"everboot/site"
@@ -14,8 +10,6 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
@@ -102,21 +96,3 @@ func vendor(class string) change {
 }
 func userClass(class string) change { return option(77, class) }
 func archIs(a uint16) change        { return option(93, string([]byte{byte(a >> 8), byte(a)})) }
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(want) != got {
-		t.Errorf("%s differs (go test -update rewrites it):\n%s", path, got)
-	}
-}

@@ -1,15 +1,12 @@
 package site
 
 import (
-	"flag"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "rewrite testdata")
+	"everboot/internal/golden"
+)
 
 func TestBootstrapScript(t *testing.T) {
 	four := []string{"198.18.0.10", "198.18.0.2:8080", "[2001:db8::2]", "boot.example.net"}
@@ -27,19 +24,7 @@ func TestBootstrapScript(t *testing.T) {
 		if err := b.Check(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		path := filepath.Join("testdata", "bootstrap-"+name+".ipxe")
-		if *update {
-			if err := os.WriteFile(path, []byte(b.Script()), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := b.Script(); got != string(want) {
-			t.Errorf("%s differs; see it with -update and git diff. Got:\n%s", path, got)
-		}
+		golden.Compare(t, "bootstrap-"+name+".ipxe", b.Script())
 	}
 }
 

@@ -1,17 +1,13 @@
 package tftp_test
 
 import (
-	"flag"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"testing"
 
+	"everboot/internal/golden"
 	"everboot/site"
 	"everboot/tftp"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata")
 
 var t1 = site.MAC{0x52, 0x54, 0, 0, 0, 1}
 
@@ -30,23 +26,6 @@ func exampleView() *site.View {
 		Check:    site.Check{Health: site.Up}, Registered: true,
 	}
 	return v
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs; see it with -update and git diff. Got:\n%s", path, got)
-	}
 }
 
 func TestScript(t *testing.T) {
@@ -72,7 +51,7 @@ func TestScript(t *testing.T) {
 		if reason != c.reason {
 			t.Errorf("%s: %s, want %s", c.name, reason, c.reason)
 		}
-		golden(t, "script-"+c.name+".ipxe", script)
+		golden.Compare(t, "script-"+c.name+".ipxe", script)
 	}
 }
 

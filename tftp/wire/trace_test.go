@@ -1,55 +1,24 @@
 package wire
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"everboot/internal/golden"
 )
 
-var update = flag.Bool("update", false, "rewrite the traces in testdata with what the machine does now")
-
-// TestTraces plays testdata/*.txt. Lines that begin in the first column are input: comments, then "session" or "adopted" with its terms, then
-// "<time>: <event>". Indented lines are what the machine did; -update rewrites them. Ticks are not written: the player steps the machine
-// at each deadline up to the time of the next event.
+// TestTraces: lines of input are comments, then "session" or "adopted" with its terms, then "<time>: <event>". Ticks are not written: the player
+// steps the machine at each deadline up to the time of the next event.
 func TestTraces(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("looking for traces: %v, %d found", err, len(files))
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var p player
-			for line := range strings.Lines(string(text)) {
-				if line = strings.TrimRight(line, "\n"); strings.HasPrefix(line, " ") {
-					continue // what it did last time
-				}
-				if err := p.line(line); err != nil {
-					t.Fatalf("line %q: %v", line, err)
-				}
-			}
-			if *update {
-				if err := os.WriteFile(file, []byte(p.out.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			} else if got := p.out.String(); got != string(text) {
-				t.Errorf("the machine does otherwise than %s says (-update rewrites it):\n%s", file, got)
-			}
-		})
-	}
+	golden.Traces(t, func(out *strings.Builder) func(string) error { return (&player{out: out}).line })
 }
 
 // player writes a trace again while it plays it.
 type player struct {
-	out     strings.Builder
+	out     *strings.Builder
 	session Session
 	now     time.Duration
 }
@@ -63,7 +32,7 @@ func (p *player) line(line string) error {
 		}
 		p.ticks(at)
 	}
-	fmt.Fprintln(&p.out, line)
+	fmt.Fprintln(p.out, line)
 	words := strings.Fields(what)
 	switch {
 	case line == "" || strings.HasPrefix(line, "#"):
@@ -123,7 +92,7 @@ func (p *player) ticks(until time.Duration) {
 			break
 		}
 		p.now = d
-		fmt.Fprintf(&p.out, " %v", d)
+		fmt.Fprintf(p.out, " %v", d)
 		p.did(p.session.Step(d, Event{Kind: Tick}))
 	}
 	p.now = until
@@ -132,12 +101,12 @@ func (p *player) ticks(until time.Duration) {
 func (p *player) did(a Action) {
 	switch a.What {
 	case Nothing:
-		fmt.Fprintln(&p.out, " nothing")
+		fmt.Fprintln(p.out, " nothing")
 	case SendOAck:
-		fmt.Fprintln(&p.out, " oack")
+		fmt.Fprintln(p.out, " oack")
 	case SendBlocks:
-		fmt.Fprintf(&p.out, " data %d to %d\n", a.First, a.First+uint64(a.Count)-1)
+		fmt.Fprintf(p.out, " data %d to %d\n", a.First, a.First+uint64(a.Count)-1)
 	case End:
-		fmt.Fprintf(&p.out, " end: %v, %d bytes, %d sent again\n", p.session.Result(), p.session.Bytes(), p.session.Resent())
+		fmt.Fprintf(p.out, " end: %v, %d bytes, %d sent again\n", p.session.Result(), p.session.Bytes(), p.session.Resent())
 	}
 }

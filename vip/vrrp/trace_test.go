@@ -1,83 +1,43 @@
 package vrrp
 
 import (
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"everboot/internal/golden"
 )
 
-var update = flag.Bool("update", false, "rewrite the traces in testdata with what the machine does now")
-
-// TestTraces plays testdata/*.txt. In a trace, lines that begin in the first column are input: comments, then "router"
-// with its settings, then "<time>: <event>". Indented lines are what the machine did; -update rewrites them. Ticks are
-// not written: the player steps the machine at each deadline up to the time of the next event, unless the event is
-// "thaw", the end of a time in which nothing ran, alone or before what happened first then.
+// TestTraces: lines of input are comments, then "router" with its settings, then "<time>: <event>". Ticks are not written: the player steps the
+// machine at each deadline up to the time of the next event, unless the event is "thaw", the end of a time in which nothing ran, alone or before
+// what happened first then.
 func TestTraces(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("looking for traces: %v, %d found", err, len(files))
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := play(string(text))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if got != string(text) {
-				t.Errorf("the machine does otherwise than %s says (-update rewrites it):\n%s", file, got)
-			}
-		})
-	}
+	golden.Traces(t, func(out *strings.Builder) func(string) error {
+		start := time.Unix(0, 0)
+		return (&player{out: out, start: start, now: start}).line
+	})
 }
 
 // player writes a trace again while it plays it.
 type player struct {
-	out     strings.Builder
+	out     *strings.Builder
 	machine *Machine
 	cfg     Config
 	start   time.Time
 	now     time.Time
 }
 
-func play(text string) (string, error) {
-	p := &player{start: time.Unix(0, 0)}
-	p.now = p.start
-	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, "\n")
-		if strings.HasPrefix(line, " ") {
-			continue // what it did last time
-		}
-		if err := p.line(line); err != nil {
-			return "", fmt.Errorf("line %q: %w", line, err)
-		}
-	}
-	return p.out.String(), nil
-}
-
 func (p *player) line(line string) error {
 	when, what, timed := strings.Cut(line, ": ")
 	switch {
 	case line == "" || strings.HasPrefix(line, "#"):
-		fmt.Fprintln(&p.out, line)
+		fmt.Fprintln(p.out, line)
 		return nil
 	case strings.HasPrefix(line, "router "):
-		fmt.Fprintln(&p.out, line)
+		fmt.Fprintln(p.out, line)
 		return p.router(strings.Fields(line)[1:])
 	case !timed || p.machine == nil:
 		return fmt.Errorf("not an event")
@@ -93,7 +53,7 @@ func (p *player) line(line string) error {
 		p.step(Tick{}, "  "+p.now.Sub(p.start).String()+": ")
 	}
 	p.now = at
-	fmt.Fprintln(&p.out, line)
+	fmt.Fprintln(p.out, line)
 	if what == "" {
 		what = "tick"
 	}
@@ -210,7 +170,7 @@ func (p *player) step(e Event, prefix string) {
 	default:
 		words = append(words, "timer at "+after.Sub(p.start).String())
 	}
-	fmt.Fprintln(&p.out, prefix+strings.Join(words, "; "))
+	fmt.Fprintln(p.out, prefix+strings.Join(words, "; "))
 }
 
 func describe(a Action) string {
