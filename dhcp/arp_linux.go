@@ -6,9 +6,9 @@ import (
 	"net"
 	"net/netip"
 
+	"everboot/internal/arpframe"
 	"everboot/site"
 
-	"github.com/mdlayher/arp"
 	eth "github.com/mdlayher/ethernet"
 	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
@@ -37,17 +37,9 @@ func listenARP(link string, seen func(netip.Addr, site.MAC)) (prober, error) {
 	return s, nil
 }
 
-// Probe implements prober. The sender's address is zero, so that nobody learns anything from it (RFC 5227 §2.1.1).
+// Probe implements prober.
 func (s *arpSocket) Probe(a netip.Addr) error {
-	p, err := arp.NewPacket(arp.OperationRequest, s.own, netip.IPv4Unspecified(), make(net.HardwareAddr, len(s.own)), a)
-	if err != nil {
-		return err
-	}
-	payload, err := p.MarshalBinary()
-	if err != nil {
-		return err
-	}
-	b, err := (&eth.Frame{Destination: eth.Broadcast, Source: s.own, EtherType: eth.EtherTypeARP, Payload: payload}).MarshalBinary()
+	b, err := arpframe.Probe(s.own, a)
 	if err != nil {
 		return err
 	}

@@ -8,13 +8,13 @@ import (
 	"os"
 	"strings"
 
-	"github.com/mdlayher/arp"
+	"everboot/internal/arpframe"
+
 	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/packet"
 )
 
-// neighbours sends gratuitous ARP and unsolicited neighbour advertisements. Package arp's own client needs an address on the interface at
-// Dial and keeps it; frames on a packet socket need none.
+// neighbours sends gratuitous ARP and unsolicited neighbour advertisements.
 type neighbours struct {
 	conn   *packet.Conn
 	frames [][]byte
@@ -27,13 +27,11 @@ func openNeighbours(link *net.Interface, mac net.HardwareAddr, addrs []netip.Add
 			s.frames = append(s.frames, unsolicited(mac, addr, forwards(link)))
 			continue
 		}
-		for _, op := range []arp.Operation{arp.OperationRequest, arp.OperationReply} {
-			f, err := gratuitous(op, mac, addr)
-			if err != nil {
-				return nil, fmt.Errorf("making gratuitous ARP for %s on %s: %w", addr, link.Name, err)
-			}
-			s.frames = append(s.frames, f)
+		frames, err := arpframe.Announcements(mac, addr)
+		if err != nil {
+			return nil, fmt.Errorf("making gratuitous ARP for %s on %s: %w", addr, link.Name, err)
 		}
+		s.frames = append(s.frames, frames...)
 	}
 	// Protocol 0: the socket receives nothing.
 	conn, err := packet.Listen(link, packet.Raw, 0, nil)
@@ -48,25 +46,6 @@ func openNeighbours(link *net.Interface, mac net.HardwareAddr, addrs []netip.Add
 func forwards(link *net.Interface) bool {
 	text, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + link.Name + "/forwarding")
 	return err == nil && strings.TrimSpace(string(text)) != "0"
-}
-
-// gratuitous returns the frame that tells everybody that addr is at mac. Some devices heed only the request form, some only
-// the reply. The target's hardware address is nothing in a request (RFC 5227 §2.3), the sender's in a reply (RFC 5944 §4.6).
-func gratuitous(op arp.Operation, mac net.HardwareAddr, addr netip.Addr) ([]byte, error) {
-	target := mac
-	if op == arp.OperationRequest {
-		target = make(net.HardwareAddr, len(mac))
-	}
-	p, err := arp.NewPacket(op, mac, addr, target, addr)
-	if err != nil {
-		return nil, err
-	}
-	payload, err := p.MarshalBinary()
-	if err != nil {
-		return nil, err
-	}
-	f := ethernet.Frame{Destination: ethernet.Broadcast, Source: mac, EtherType: ethernet.EtherTypeARP, Payload: payload}
-	return f.MarshalBinary()
 }
 
 // Announce sends every frame once.

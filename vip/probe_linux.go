@@ -7,7 +7,8 @@ import (
 	"net/netip"
 	"sync"
 
-	"github.com/mdlayher/arp"
+	"everboot/internal/arpframe"
+
 	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
@@ -42,7 +43,7 @@ func openProber(link *net.Interface, addrs []netip.Addr) (*neighbourProber, erro
 			p.frames = append(p.frames, solicitation(link.HardwareAddr, addr))
 			continue
 		}
-		f, err := arpProbe(link.HardwareAddr, addr)
+		f, err := arpframe.Probe(link.HardwareAddr, addr)
 		if err != nil {
 			return nil, fmt.Errorf("making an ARP probe for %s on %s: %w", addr, link.Name, err)
 		}
@@ -69,21 +70,6 @@ func advertisementsOnly() []bpf.Instruction {
 		bpf.RetConstant{Val: probeLen},
 		bpf.RetConstant{Val: 0},
 	}
-}
-
-// arpProbe returns the frame that asks who has addr without saying that we do (RFC 5227 §2.1.1): its sender's address is zero, so that
-// nobody learns anything from it, and so that a proxy does not answer for others.
-func arpProbe(mac net.HardwareAddr, addr netip.Addr) ([]byte, error) {
-	p, err := arp.NewPacket(arp.OperationRequest, mac, netip.IPv4Unspecified(), make(net.HardwareAddr, len(mac)), addr)
-	if err != nil {
-		return nil, err
-	}
-	payload, err := p.MarshalBinary()
-	if err != nil {
-		return nil, err
-	}
-	f := ethernet.Frame{Destination: ethernet.Broadcast, Source: mac, EtherType: ethernet.EtherTypeARP, Payload: payload}
-	return f.MarshalBinary()
 }
 
 // Probe implements prober.

@@ -8,8 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/mdlayher/arp"
-
+	"everboot/internal/arpframe"
 	"everboot/vip/vrrp"
 )
 
@@ -19,34 +18,36 @@ var (
 	floats   = []netip.Addr{netip.MustParseAddr("198.18.0.10"), netip.MustParseAddr("198.18.0.11")}
 )
 
-func announced(t testing.TB, op arp.Operation, mac net.HardwareAddr, addr string) []byte {
+// said returns what other stations say of an address of theirs: a request and a reply.
+func said(t testing.TB, mac net.HardwareAddr, addr string) (request, reply []byte) {
 	t.Helper()
-	f, err := gratuitous(op, mac, netip.MustParseAddr(addr))
+	frames, err := arpframe.Announcements(mac, netip.MustParseAddr(addr))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return f
+	return frames[0], frames[1]
 }
 
 func TestWhoHasAnAddress(t *testing.T) {
-	probe, err := arpProbe(otherMAC, floats[0])
+	probe, err := arpframe.Probe(otherMAC, floats[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	vlan := announced(t, arp.OperationReply, otherMAC, "198.18.0.10")
+	request, good := said(t, otherMAC, "198.18.0.10")
+	_, another := said(t, otherMAC, "198.18.0.12")
+	_, ours := said(t, ownMAC, "198.18.0.10")
+	vlan, hardware := bytes.Clone(good), bytes.Clone(good)
 	vlan[13]++
-	hardware := announced(t, arp.OperationReply, otherMAC, "198.18.0.10")
 	hardware[ethernetHeader+1] = 6
-	good := announced(t, arp.OperationReply, otherMAC, "198.18.0.11")
 	for name, c := range map[string]struct {
 		frame []byte
 		has   bool
 	}{
 		"reply":                {good, true},
-		"request":              {announced(t, arp.OperationRequest, otherMAC, "198.18.0.10"), true},
+		"request":              {request, true},
 		"cut to the packet":    {good[:ethernetHeader+arpLen], true},
-		"another address":      {announced(t, arp.OperationReply, otherMAC, "198.18.0.12"), false},
-		"our own word":         {announced(t, arp.OperationReply, ownMAC, "198.18.0.10"), false},
+		"another address":      {another, false},
+		"our own word":         {ours, false},
 		"another one who asks": {probe, false}, // a router of the group that starts, too
 		"not ARP":              {vlan, false},
 		"not of Ethernet":      {hardware, false},
@@ -62,7 +63,8 @@ func TestWhoHasAnAddress(t *testing.T) {
 
 // FuzzHolderOf holds that no frame leads outside itself, and that nobody has what is not ours.
 func FuzzHolderOf(f *testing.F) {
-	f.Add(announced(f, arp.OperationReply, otherMAC, "198.18.0.10"))
+	_, reply := said(f, otherMAC, "198.18.0.10")
+	f.Add(reply)
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		if h, has := holderOf(frame, ownMAC, floats); has && h.addr != floats[0] && h.addr != floats[1] {
