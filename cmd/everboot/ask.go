@@ -93,13 +93,14 @@ func statusCommand(api *apiFlags) *cobra.Command {
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().StringVar(&device, "device", "", "show this target's stream and its last boots: a name, MAC or IP address")
+	_ = c.RegisterFlagCompletionFunc("device", complete(api, devices))
 	return c
 }
 
 func explainCommand(api *apiFlags) *cobra.Command {
 	var asJSON, events bool
 	c := &cobra.Command{
-		Use: "explain MAC|IP", Short: "Say what a target gets, and why", Args: exactArgs(1),
+		Use: "explain MAC|IP", Short: "Say what a target gets, and why", Args: exactArgs(1), ValidArgsFunction: once(complete(api, macs)),
 		Example: "  everboot explain 52:54:00:00:00:01\n  everboot explain 198.18.0.51 --events",
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := api.client()
@@ -130,7 +131,8 @@ func resumeCommand(api *apiFlags) *cobra.Command {
 }
 
 func rebalanceCommand(api *apiFlags) *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	c := &cobra.Command{
 		Use: "rebalance", Short: "Spread the targets evenly over the streamers", Args: noArgs,
 		Long: `Make as few targets as needed log in anew, one after the other, so that the streamers share them evenly by their power. Each is
 without its disk for some hundredths of a second, and comes back before the next one goes. It stops if one does not. Only
@@ -151,15 +153,20 @@ streams through the appliance that is asked are moved: ask the one that owns the
 					break
 				}
 			}
+			if asJSON {
+				return printJSON(c.OutOrStdout(), streamer.Rebalancing{Moved: moved})
+			}
 			fmt.Fprintf(c.OutOrStdout(), "%d targets moved\n", moved)
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
 }
 
 func stateCommand(api *apiFlags, verb, short string, state site.StreamerState) *cobra.Command {
 	return &cobra.Command{
-		Use: verb + " NAME", Short: short, Args: exactArgs(1),
+		Use: verb + " NAME", Short: short, Args: exactArgs(1), ValidArgsFunction: once(complete(api, streamers)),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, s, err := api.site(c.Context())
 			if err != nil {

@@ -51,7 +51,7 @@ func leaseReleaseCommand(api *apiFlags) *cobra.Command {
 		Use: "release ADDRESS", Short: "Free an address whose client is gone for good",
 		Long: `Free an address whose client is gone for good, or end the quarantine of one that a client declined. Its client, should
 it live, is not told: it keeps using the address until it renews.`,
-		Args: exactArgs(1),
+		Args: exactArgs(1), ValidArgsFunction: completeLeases(api),
 		RunE: func(c *cobra.Command, args []string) error {
 			addr, err := netip.ParseAddr(args[0])
 			if err != nil {

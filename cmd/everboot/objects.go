@@ -14,8 +14,11 @@ import (
 	"everboot/site"
 )
 
-// field is a flag of set: its name and what it says.
-type field struct{ name, usage string }
+// field is a flag of set: its name, what it says, and what it may name.
+type field struct {
+	name, usage string
+	values      namesOf // nil: free text
+}
 
 // object is a kind of thing that the registry holds, as the command line shows and changes it.
 type object struct {
@@ -29,6 +32,8 @@ type object struct {
 	// set returns the object with the flags given (by name) applied to what the view has.
 	set func(v *site.View, key string, given map[string]string) (any, error)
 	raw func(v *site.View) any
+	// names are those of the kind, for completion.
+	names namesOf
 }
 
 // find returns the client, the site, and the registry's key of what a person typed.
@@ -82,9 +87,12 @@ func listCommand(api *apiFlags, o object) *cobra.Command {
 }
 
 func setCommand(api *apiFlags, o object) *cobra.Command {
-	c := &cobra.Command{Use: "set " + o.keyUse, Short: "Add one, or change what the flags name", Args: exactArgs(1)}
+	c := &cobra.Command{Use: "set " + o.keyUse, Short: "Add one, or change what the flags name", Args: exactArgs(1), ValidArgsFunction: once(complete(api, o.names))}
 	for _, f := range o.fields {
 		c.Flags().String(f.name, "", f.usage)
+		if f.values != nil {
+			_ = c.RegisterFlagCompletionFunc(f.name, complete(api, f.values))
+		}
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
 		client, s, key, err := o.find(c.Context(), api, args[0])
@@ -107,7 +115,7 @@ func setCommand(api *apiFlags, o object) *cobra.Command {
 }
 
 func removeCommand(api *apiFlags, o object) *cobra.Command {
-	return &cobra.Command{Use: "remove " + o.keyUse, Short: "Remove one", Args: exactArgs(1), RunE: func(c *cobra.Command, args []string) error {
+	return &cobra.Command{Use: "remove " + o.keyUse, Short: "Remove one", Args: exactArgs(1), ValidArgsFunction: once(complete(api, o.names)), RunE: func(c *cobra.Command, args []string) error {
 		client, _, key, err := o.find(c.Context(), api, args[0])
 		if err != nil {
 			return err
@@ -119,10 +127,11 @@ func removeCommand(api *apiFlags, o object) *cobra.Command {
 var deviceObject = object{
 	noun: "device", keyUse: "MAC|NAME", kind: site.KindDevice,
 	fields: []field{
-		{"name", "what people call it"}, {"address", "the IPv4 address reserved for it; empty: one from the pool"},
-		{"collection", "whose settings it takes where it has none"}, {"vdisk", "the vDisk it boots"}, {"version", "a number, or newest"},
+		{"name", "what people call it", nil}, {"address", "the IPv4 address reserved for it; empty: one from the pool", nil},
+		{"collection", "whose settings it takes where it has none", collections}, {"vdisk", "the vDisk it boots", vdisks}, {"version", "a number, or newest", nil},
 	},
-	raw: func(v *site.View) any { return v.SortedDevices() },
+	names: devices,
+	raw:   func(v *site.View) any { return v.SortedDevices() },
 	key: func(v *site.View, typed string) (string, error) {
 		for _, d := range v.Devices {
 			if d.Name != "" && d.Name == typed {
@@ -177,11 +186,12 @@ var deviceObject = object{
 var collectionObject = object{
 	noun: "collection", keyUse: "NAME", kind: site.KindCollection,
 	fields: []field{
-		{"vdisk", "the vDisk its devices boot"}, {"version", "a number, or newest"},
-		{"auto-add", "true: machines that nobody knows become its devices when they ask where to boot from"},
+		{"vdisk", "the vDisk its devices boot", vdisks}, {"version", "a number, or newest", nil},
+		{"auto-add", "true: machines that nobody knows become its devices when they ask where to boot from", fixed("true", "false")},
 	},
-	raw: func(v *site.View) any { return v.Collections },
-	key: func(_ *site.View, typed string) (string, error) { return typed, site.CheckName("collection", typed) },
+	names: collections,
+	raw:   func(v *site.View) any { return v.Collections },
+	key:   func(_ *site.View, typed string) (string, error) { return typed, site.CheckName("collection", typed) },
 	list: func(v *site.View) ([]string, [][]string) {
 		var rows [][]string
 		for _, c := range v.Collections {
@@ -212,13 +222,14 @@ var collectionObject = object{
 var vdiskObject = object{
 	noun: "vdisk", keyUse: "NAME", kind: site.KindVDisk,
 	fields: []field{
-		{"kernel", "path of the kernel below the boot root; empty: the vDisk's own boot loader"}, {"initrd", "path of the initramfs below the boot root"},
-		{"cmdline", "what to add to the kernel's command line"}, {"pin", "NUMBER=DIGEST of a version"},
-		{"affinity", "best-effort or fixed: streamers with a NIC in the target's subnet come first, or alone; empty: any"},
-		{"server", "the one streamer that serves it: no load balancing and no failover; empty: any"},
+		{"kernel", "path of the kernel below the boot root; empty: the vDisk's own boot loader", nil}, {"initrd", "path of the initramfs below the boot root", nil},
+		{"cmdline", "what to add to the kernel's command line", nil}, {"pin", "NUMBER=DIGEST of a version", nil},
+		{"affinity", "best-effort or fixed: streamers with a NIC in the target's subnet come first, or alone; empty: any", fixed("best-effort", "fixed")},
+		{"server", "the one streamer that serves it: no load balancing and no failover; empty: any", streamers},
 	},
-	raw: func(v *site.View) any { return v.VDisks },
-	key: func(_ *site.View, typed string) (string, error) { return typed, site.CheckName("vDisk", typed) },
+	names: vdisks,
+	raw:   func(v *site.View) any { return v.VDisks },
+	key:   func(_ *site.View, typed string) (string, error) { return typed, site.CheckName("vDisk", typed) },
 	list: func(v *site.View) ([]string, [][]string) {
 		var rows [][]string
 		for _, d := range v.VDisks {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -91,6 +92,7 @@ them. SIGTERM moves its targets to other streamers and stops it.`,
 
 func checkCommand() *cobra.Command {
 	var path string
+	var asJSON bool
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Check a configuration file and the host, and say what to mend",
@@ -101,18 +103,38 @@ finding is one line that says what to do. Exit 0: all is well; 1: the host is no
 		RunE: func(c *cobra.Command, _ []string) error {
 			findings, err := appliance.Check(path)
 			if err != nil {
-				return usageError{err}
+				err = usageError{err}
+			} else {
+				err = errors.Join(findings...)
 			}
-			if err := errors.Join(findings...); err != nil {
-				return err
+			if asJSON {
+				return errors.Join(printJSON(c.OutOrStdout(), checked(path, err)), err)
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s: good\n", path)
-			return nil
+			if err == nil {
+				fmt.Fprintf(c.OutOrStdout(), "%s: good\n", path)
+			}
+			return err
 		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().StringVar(&path, "config", defaultApplianceConfig, "configuration file")
 	_ = c.MarkFlagFilename("config", "toml")
 	return c
+}
+
+// checkResult is what check --json prints.
+type checkResult struct {
+	File     string   `json:"file"`
+	Good     bool     `json:"good"`
+	Findings []string `json:"findings"` // what to mend, a line each
+}
+
+func checked(path string, err error) checkResult {
+	r := checkResult{File: path, Good: err == nil, Findings: []string{}}
+	if err != nil {
+		r.Findings = strings.Split(err.Error(), "\n")
+	}
+	return r
 }
 
 func newLog() *slog.Logger {
