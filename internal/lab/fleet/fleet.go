@@ -43,6 +43,8 @@ type Options struct {
 	// Media says that targets boot from media: DHCP is the router's, which gives addresses and no boot options, and the appliances
 	// run neither DHCP nor TFTP.
 	Media bool
+	// Router are more arguments of the router's DHCP server.
+	Router []string
 	// Loader says that targets start the boot loader of their vDisk, which reads the kernel block by block; else they load it over HTTP.
 	Loader bool
 	// Machines says that the appliances are whole machines, which somebody else starts: they have no host here, and are asked over their API.
@@ -83,7 +85,7 @@ func New(l *lab.Lab, o Options) (*Fleet, error) {
 	f.Host["router"].Join(f.LAN, "198.18.0.1/24", "2001:db8::1/64")
 	lab.RouterAdvertiser(f.Host["router"])
 	if o.Media {
-		lab.Dnsmasq(f.Host["router"], "--dhcp-range=198.18.0.100,198.18.0.199,1h")
+		lab.Dnsmasq(f.Host["router"], append([]string{"--dhcp-range=198.18.0.100,198.18.0.199,1h"}, o.Router...)...)
 	}
 
 	if err := os.WriteFile(f.path("api.token"), []byte("a-token-for-the-lab-only\n"), 0o600); err != nil {
