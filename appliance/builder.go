@@ -44,6 +44,7 @@ type sources struct {
 func newBuilder(c *Config, seen site.Observed, log *slog.Logger, now func() time.Time) (*builder, error) {
 	b := &builder{path: filepath.Join(c.State, "view.json"), log: log, now: now, inbox: make(chan func(*sources), 64), dirty: make(chan struct{}, 1), ended: make(chan struct{})}
 	view := site.Empty(c.Site, c.Registry.Kind)
+	durable.Sweep(b.path)
 	saved, err := loadView(b.path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -51,7 +52,7 @@ func newBuilder(c *Config, seen site.Observed, log *slog.Logger, now func() time
 		aside := b.path + ".broken"
 		log.Warn("the saved view cannot be read; starting without it", "error", err, "kept_as", aside)
 		if err := os.Rename(b.path, aside); err != nil {
-			return nil, fmt.Errorf("putting the broken view aside: %w", err)
+			log.Error("the broken view cannot be put aside", "error", err)
 		}
 	case saved.Site != c.Site:
 		log.Warn("the saved view is of another site; starting without it", "saved", saved.Site, "configured", c.Site)
@@ -59,7 +60,7 @@ func newBuilder(c *Config, seen site.Observed, log *slog.Logger, now func() time
 		view = saved
 		view.FromDisk = true
 	}
-	view.Registry = site.Registry{Kind: c.Registry.Kind, Since: now()}
+	view.Registry = site.Registry{Kind: c.Registry.Kind, Since: now(), Emptied: view.Registry.Emptied && view.Registry.Kind == c.Registry.Kind}
 	view.Boot, view.Appliances = seen.Boot, seen.Appliances
 	for name, s := range view.Streamers {
 		s.Check = site.Check{} // a probe of last time says nothing of now
@@ -151,6 +152,11 @@ func (b *builder) rebuild(s *sources) {
 	for _, f := range b.changed {
 		f(next)
 	}
+	b.behind()
+}
+
+// behind says that the file is. It never blocks.
+func (b *builder) behind() {
 	select {
 	case b.dirty <- struct{}{}:
 	default: // it will be saved anyway
@@ -180,6 +186,9 @@ func (b *builder) Save(ctx context.Context) error {
 		case <-b.dirty:
 		}
 		err := saveView(b.path, b.View())
+		if err != nil {
+			b.behind() // the disk may have room again before the view changes
+		}
 		if failed := err != nil; failed != failing {
 			failing = failed
 			if failed {

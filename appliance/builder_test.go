@@ -95,6 +95,25 @@ func TestLastChangeIsSaved(t *testing.T) {
 	})
 }
 
+// TestViewIsSavedOnceTheDiskTakesIt: even if the view does not change again.
+func TestViewIsSavedOnceTheDiskTakesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := testConfig(t)
+		c.State = filepath.Join(c.State, "full")
+		b, ctx, stop := running(t, c)
+		defer stop()
+		b.registryChanged(ctx, oneStreamer(), site.Registry{Kind: "consul", Reachable: true})
+		time.Sleep(3 * savePace)
+		if err := os.Mkdir(c.State, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * savePace)
+		if saved, err := loadView(b.path); err != nil || len(saved.Streamers) != 1 {
+			t.Errorf("saved: %+v, %v", saved, err)
+		}
+	})
+}
+
 // TestNobodyWaitsForABuilderThatHasEnded: rooms stop together with it and may have more to say than its inbox takes.
 func TestNobodyWaitsForABuilderThatHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -3,7 +3,6 @@ package appliance
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"time"
 
@@ -53,7 +52,7 @@ func (w *worker) openDirector() (err error) {
 	w.running.whole = w.director.PeerWhole
 	kept, err := w.running.load()
 	if err != nil {
-		return fmt.Errorf("loading what devices run: %w", err)
+		log.Error("what devices ran cannot be read; one that was given another vDisk meanwhile is refused when it comes back", "error", err)
 	}
 	if kept != nil {
 		w.director.PeerMerge("disk", kept)

@@ -25,6 +25,7 @@ const maxRunning = 64 << 20
 
 // load returns what was kept; nil: nothing.
 func (r *runningFile) load() ([]byte, error) {
+	durable.Sweep(r.path)
 	info, err := os.Stat(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"everboot/site"
+	"everboot/site/consul"
 )
 
 // StreamerConfig is streamer.toml.
@@ -71,6 +72,9 @@ func (c *StreamerConfig) Validate() error {
 			}
 		}
 	case "consul":
+		if err := (consul.Config{Address: c.Registry.Address, Site: c.Site}).Validate(); err != nil {
+			return err
+		}
 	default:
 		return fmt.Errorf("registry.kind %q: use embedded or consul", c.Registry.Kind)
 	}

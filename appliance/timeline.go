@@ -73,10 +73,10 @@ func (t *timeline) boot(e site.Event) *boot {
 // boot, and log in once or twice at its end.
 func begins(b *boot, e site.Event) bool {
 	since := e.At.Sub(b.events[len(b.events)-1].At)
-	if since < 0 { // another appliance's word, which comes late
+	if -bootGap <= since && since < 0 { // another appliance's word, which comes late
 		return false
 	}
-	quiet := since > bootGap
+	quiet := since > bootGap || since < 0 // or a clock that was set back
 	return e.Begins && (quiet || b.streams && e.What != "login")
 }
 

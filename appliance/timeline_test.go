@@ -42,6 +42,17 @@ func TestTimelineTellsBootsApart(t *testing.T) {
 	}
 }
 
+// After the clock was set back a boot is a boot of its own again.
+func TestTimelineAfterTheClockWasSetBack(t *testing.T) {
+	line, mac, now := newTimeline(), site.MAC{1}, time.Unix(1e9, 0)
+	for _, at := range []time.Time{now, now.Add(-24 * time.Hour), now.Add(-24*time.Hour + time.Second)} {
+		line.Add(site.Event{At: at, MAC: mac, What: "discover", Begins: true})
+	}
+	if boots := line.Of(mac); len(boots) != 2 || len(boots[1].Events) != 2 {
+		t.Errorf("boots: %+v", boots)
+	}
+}
+
 // Where another DHCP server answers, what asks for its script tells boots apart.
 func TestTimelineTellsBootsApartWithoutDHCP(t *testing.T) {
 	line, mac, now := newTimeline(), site.MAC{1}, time.Unix(1e9, 0)

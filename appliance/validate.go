@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"everboot/site"
+	"everboot/site/consul"
 )
 
 // Validate returns an error that names the first thing that is wrong with the configuration by itself.
@@ -46,6 +47,9 @@ func (c *Config) checkRegistry() error {
 	}
 	if r.Kind == "consul" && len(c.Devices)+len(c.Collections)+len(c.VDisks) > 0 {
 		return fmt.Errorf("with registry.kind = \"consul\" the site is written down in Consul: take [[device]], [[collection]] and [[vdisk]] out, and add them with `everboot device set`")
+	}
+	if r.Kind == "consul" {
+		return (consul.Config{Address: r.Address, Site: c.Site}).Validate()
 	}
 	return nil
 }

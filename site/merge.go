@@ -19,19 +19,25 @@ type Observed struct {
 // means that the registry has nothing to say: what it said before stays.
 //
 // A shorter answer of the registry never takes away what still works: a streamer that the registry no longer names stays in
-// the view, unregistered, for as long as our own probe finds it up; and a Consul that was emptied takes away nothing. The Epoch rises only if something changed.
+// the view, unregistered, for as long as our own probe finds it up; and a Consul that was emptied takes away nothing
+// until it has got back what it lost. The Epoch rises only if something changed.
 func Merge(prev *View, content *Content, reg Registry, seen Observed, now time.Time) *View {
 	next := &View{
 		Site: prev.Site, Epoch: prev.Epoch + 1, Built: now, FromDisk: prev.FromDisk && content == nil,
 		Registry: reg, Boot: seen.Boot, Appliances: seen.Appliances,
 		Devices: prev.Devices, Collections: prev.Collections, VDisks: prev.VDisks,
 	}
-	if content != nil && emptied(prev, content, reg) {
-		next.Registry.Error = "it is empty; the site goes on with what it said before"
-	} else if content != nil {
-		next.Devices = index(content.Devices, func(d Device) MAC { return d.MAC })
-		next.Collections = index(content.Collections, func(c Collection) string { return c.Name })
-		next.VDisks = index(content.VDisks, func(d VDisk) string { return d.Name })
+	next.Registry.Emptied = prev.Registry.Emptied && reg.Kind == prev.Registry.Kind
+	if content != nil {
+		devices := index(content.Devices, func(d Device) MAC { return d.MAC })
+		collections := index(content.Collections, func(c Collection) string { return c.Name })
+		vdisks := index(content.VDisks, func(d VDisk) string { return d.Name })
+		next.Registry.Emptied = next.Registry.Emptied && !restored(prev, content) || emptied(prev, content, reg)
+		if next.Registry.Emptied {
+			next.Registry.Error = "it lost what it said of the site, which goes on with that: restore Consul's data, or put it in again"
+			devices, collections, vdisks = over(prev.Devices, devices), over(prev.Collections, collections), over(prev.VDisks, vdisks)
+		}
+		next.Devices, next.Collections, next.VDisks = devices, collections, vdisks
 	}
 	next.Streamers = mergeStreamers(prev, content, seen)
 	next.VDisks = adoptDigests(prev.VDisks, next)
@@ -42,6 +48,33 @@ func Merge(prev *View, content *Content, reg Registry, seen Observed, now time.T
 // an operator wants of a site at work. An embedded registry is the configuration file, and right when it is empty.
 func emptied(prev *View, c *Content, reg Registry) bool {
 	return reg.Kind == "consul" && len(c.Devices)+len(c.Collections)+len(c.VDisks) == 0 && len(prev.Devices)+len(prev.Collections) > 0
+}
+
+// restored reports whether the registry has got back what it lost: nearly all, for a backup may be some days old, and not just a part, for it may
+// be put in again object by object.
+func restored(prev *View, c *Content) bool {
+	back := 0
+	for _, d := range c.Devices {
+		if _, kept := prev.Devices[d.MAC]; kept {
+			back++
+		}
+	}
+	for _, group := range c.Collections {
+		if _, kept := prev.Collections[group.Name]; kept {
+			back++
+		}
+	}
+	return back*10 >= (len(prev.Devices)+len(prev.Collections))*9
+}
+
+// over returns what was kept with what is said now laid over it.
+func over[K comparable, T any](kept, now map[K]T) map[K]T {
+	m := maps.Clone(kept)
+	if m == nil {
+		m = make(map[K]T)
+	}
+	maps.Copy(m, now)
+	return m
 }
 
 func index[K comparable, T any](list []T, key func(T) K) map[K]T {

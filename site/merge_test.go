@@ -63,7 +63,17 @@ func TestMergeDoesNotFollowAConsulThatWasEmptied(t *testing.T) {
 	if len(wiped.Devices) != 1 || wiped.Registry.Error == "" {
 		t.Errorf("wiped: devices %v, registry %+v", wiped.Devices, wiped.Registry)
 	}
-	last := Merge(wiped, &Content{VDisks: full.VDisks}, reachable, seeing(nil), noon)
+	t2 := MAC{0x52, 0x54, 0, 0, 0, 2}
+	stranger := Merge(wiped, &Content{Devices: []Device{{MAC: t2}}}, reachable, seeing(nil), noon)
+	if len(stranger.Devices) != 2 || !stranger.Registry.Emptied {
+		t.Errorf("wiped, and one device is put: devices %v, registry %+v", stranger.Devices, stranger.Registry)
+	}
+	silent := Merge(stranger, nil, Registry{Kind: "consul"}, seeing(nil), noon)
+	both := &Content{Devices: []Device{{MAC: t1, VDisk: "ubuntu"}, {MAC: t2}}}
+	if back := Merge(silent, both, reachable, seeing(nil), noon); !silent.Registry.Emptied || back.Registry.Emptied || back.Devices[t1].VDisk != "ubuntu" {
+		t.Errorf("put in again: devices %v, registry %+v", back.Devices, back.Registry)
+	}
+	last := Merge(v, &Content{VDisks: full.VDisks}, reachable, seeing(nil), noon)
 	if len(last.Devices) != 0 || last.Registry.Error != "" {
 		t.Errorf("the last device was removed: devices %v, registry %+v", last.Devices, last.Registry)
 	}

@@ -162,7 +162,9 @@ type Registry struct {
 	Kind      string    `json:"kind"` // embedded or consul
 	Reachable bool      `json:"reachable"`
 	Since     time.Time `json:"since,omitzero"`  // when Reachable last changed
-	Error     string    `json:"error,omitempty"` // why it is not reachable
+	Error     string    `json:"error,omitempty"` // why it is not reachable, or not believed
+	// Emptied: it lost what it said of the site, and has not got it back. What it says is laid over what it said before.
+	Emptied bool `json:"emptied,omitempty"`
 }
 
 // BootService is the address that targets boot from, and what our probes say of its parts.

@@ -120,7 +120,8 @@ func (s *Server) routes() http.Handler {
 	if s.cfg.Metrics != nil {
 		private.Handle("GET /metrics", s.cfg.Metrics)
 	}
-	mux.Handle("/", s.authenticated(private))
+	// A browser sends the password along with other sites' forms, and over plain HTTP it does not say which site's page asked, but by Origin.
+	mux.Handle("/", http.NewCrossOriginProtection().Handler(s.authenticated(private)))
 	return mux
 }
 
@@ -134,11 +135,6 @@ func (s *Server) authenticated(next http.Handler) http.Handler {
 		if s.cfg.Token != "" && subtle.ConstantTimeCompare([]byte(given), []byte(s.cfg.Token)) != 1 {
 			w.Header().Set("WWW-Authenticate", `Basic realm="everboot", charset="UTF-8"`)
 			fail(w, http.StatusUnauthorized, errors.New("the token is missing or wrong; give the file of api.token with --token-file"))
-			return
-		}
-		// A browser sends the password along with other sites' forms; none of them can make a request of another type or method unasked.
-		if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Header.Get("Sec-Fetch-Site") != "" && r.Header.Get("Sec-Fetch-Site") != "same-origin" {
-			fail(w, http.StatusForbidden, errors.New("requests of other sites' pages are refused"))
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -142,18 +142,23 @@ func TestEverythingButHealthzNeedsTheToken(t *testing.T) {
 
 func TestOtherSitesPagesCannotWrite(t *testing.T) {
 	url, backend := serve(t, "")
-	r, err := http.NewRequest("PUT", url+"/api/v1/devices/x", strings.NewReader("{}"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Sec-Fetch-Site", "cross-site")
-	response, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response.Body.Close()
-	if response.StatusCode != http.StatusForbidden || len(backend.put) != 0 {
-		t.Errorf("%d, stored %v", response.StatusCode, backend.put)
+	for name, value := range map[string]string{
+		"Sec-Fetch-Site": "cross-site",
+		"Origin":         "http://evil.example", // all that a browser says over plain HTTP
+	} {
+		r, err := http.NewRequest("PUT", url+"/api/v1/devices/x", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set(name, value)
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusForbidden || len(backend.put) != 0 {
+			t.Errorf("%s: %d, stored %v", name, response.StatusCode, backend.put)
+		}
 	}
 }
 

@@ -100,7 +100,7 @@ func statusCommand(api *apiFlags) *cobra.Command {
 func explainCommand(api *apiFlags) *cobra.Command {
 	var asJSON, events bool
 	c := &cobra.Command{
-		Use: "explain MAC|IP", Short: "Say what a target gets, and why", Args: exactArgs(1), ValidArgsFunction: once(complete(api, macs)),
+		Use: "explain MAC|IP|NAME", Short: "Say what a target gets, and why", Args: exactArgs(1), ValidArgsFunction: once(complete(api, macs)),
 		Example: "  everboot explain 52:54:00:00:00:01\n  everboot explain 198.18.0.51 --events",
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := api.client()

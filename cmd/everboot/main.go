@@ -74,7 +74,7 @@ and iSCSI logins that find a living streamer. Run "everboot appliance" on two or
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
 	var api apiFlags
-	root.PersistentFlags().StringVar(&api.url, "api", os.Getenv("EVERBOOT_API"), "URL of the appliance to ask (default: EVERBOOT_API, else the one of --config, else http://127.0.0.1:8667)")
+	root.PersistentFlags().StringVar(&api.url, "api", os.Getenv("EVERBOOT_API"), "URL of the appliance to ask (default: EVERBOOT_API, else what /etc/everboot/appliance.toml says, else http://127.0.0.1:8667)")
 	root.PersistentFlags().StringVar(&api.tokenFile, "token-file", os.Getenv("EVERBOOT_TOKEN_FILE"), "file with the API's token (default: EVERBOOT_TOKEN_FILE, else that of the configuration)")
 	root.AddCommand(
 		applianceCommand(), streamerCommand(&api), checkCommand(), statusCommand(&api), explainCommand(&api), leaseCommand(&api), rebalanceCommand(&api),

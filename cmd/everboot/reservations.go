@@ -97,7 +97,8 @@ func putAll(ctx context.Context, client web.Client, v *site.View, devices []site
 		if err == nil {
 			continue
 		}
-		errs := []error{fmt.Errorf("importing %s: %w; nothing is imported", d.MAC, err)}
+		ctx = context.WithoutCancel(ctx) // an import that is interrupted is taken back too
+		var errs []error
 		for _, done := range devices[:i] {
 			key := done.MAC.String()
 			if before, known := v.Devices[done.MAC]; known {
@@ -106,7 +107,10 @@ func putAll(ctx context.Context, client web.Client, v *site.View, devices []site
 				errs = append(errs, client.Delete(ctx, site.KindDevice, key))
 			}
 		}
-		return errors.Join(errs...)
+		if back := errors.Join(errs...); back != nil {
+			return fmt.Errorf("importing %s: %w; taking back the %d before it failed too: %w; import the file once more", d.MAC, err, i, back)
+		}
+		return fmt.Errorf("importing %s: %w; nothing is imported", d.MAC, err)
 	}
 	return nil
 }

@@ -20,6 +20,14 @@ func WriteFile(path string, content []byte, mode os.FileMode) error {
 	return SyncDir(dir)
 }
 
+// Sweep takes away what writes of path left beside it that were killed half-way. Call it before the file is written for the first time.
+func Sweep(path string) {
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"[0-9]*")) // the pattern is ours and good
+	for _, old := range left {
+		os.Remove(old) // a file that stays does no harm
+	}
+}
+
 // SyncDir makes what was created, renamed and removed in a folder last: renameio syncs the file, but not the folder.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)

@@ -89,6 +89,11 @@ func newClient(c *Config) (*api.Client, *http.Transport, error) {
 		dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
 	}
 	transport := &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: dialTimeout}
+	var err error
+	// Given a client, Consul's library no longer looks at CONSUL_CACERT and its sisters by itself.
+	if transport.TLSClientConfig, err = api.SetupTLSConfig(&api.DefaultConfig().TLSConfig); err != nil {
+		return nil, nil, fmt.Errorf("consul: %w", err)
+	}
 	client, err := api.NewClient(&api.Config{
 		Address: c.Address, Scheme: "http", Token: c.Token, Transport: transport, HttpClient: &http.Client{Transport: transport},
 	})

@@ -14,6 +14,7 @@ const (
 	Malformed site.Refusal = "malformed" // not the JSON of an announcement
 	TooLarge  site.Refusal = "too-large" // more than maxBody
 	TooMany   site.Refusal = "too-many"  // streamers
+	Twin      site.Refusal = "twin"      // another one has its name
 	BadWish   site.Refusal = "bad-wish"  // the wish that it follows cannot be one
 )
 
@@ -37,12 +38,12 @@ type refused struct {
 	Error   string       `json:"error"`
 }
 
-// readAnnouncement reads what a streamer sent: one JSON value of at most maxBody bytes, without unknown keys.
+// readAnnouncement reads what a streamer sent: one JSON value of at most maxBody bytes. Keys that we do not know are left out: the streamer
+// may be newer than we are.
 func readAnnouncement(body io.Reader) (announcement, error) {
 	var a announcement
 	limited := &io.LimitedReader{R: body, N: maxBody + 1}
 	dec := json.NewDecoder(limited)
-	dec.DisallowUnknownFields()
 	err := dec.Decode(&a)
 	if err == nil {
 		if _, more := dec.Token(); !errors.Is(more, io.EOF) {

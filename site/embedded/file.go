@@ -31,32 +31,47 @@ type onDisk struct {
 
 func (f file) path() string { return filepath.Join(f.dir, fileName) }
 
-// load reads the objects; that there is no file means that there are none.
-func (f file) load() (objects, error) {
+// load reads the objects; that there is no file means that there are none. The second value says what was left out of a file that a newer
+// everboot has written, or an editor: the file as it was is kept beside it.
+func (f file) load() (o objects, leftOut, err error) {
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
-		return objects{}, fmt.Errorf("making the registry's folder: %w", err)
+		return objects{}, nil, fmt.Errorf("making the registry's folder: %w", err)
 	}
-	f.sweep()
+	durable.Sweep(f.path())
 	raw, err := os.ReadFile(f.path())
 	if errors.Is(err, fs.ErrNotExist) {
-		return objects{}, nil
+		return objects{}, nil, nil
 	}
 	if err != nil {
-		return objects{}, fmt.Errorf("reading the registry: %w", err)
+		return objects{}, nil, fmt.Errorf("reading the registry: %w", err)
 	}
-	o, err := decode(raw)
-	if err != nil {
-		return objects{}, fmt.Errorf("%s is damaged: %w; mend it with an editor, or copy it from another appliance of the site, "+
+	if o, err = decode(raw, strict); err == nil {
+		return o, nil, nil
+	}
+	leftOut = err
+	if o, err = decode(raw, lenient); err != nil {
+		return objects{}, nil, fmt.Errorf("%s is damaged: %w; mend it with an editor, or copy it from another appliance of the site, "+
 			"or move it away to start with the objects of the configuration file alone", f.path(), err)
 	}
-	return o, nil
+	before := f.path() + ".before"
+	if err := durable.WriteFile(before, raw, 0o600); err != nil {
+		return objects{}, nil, fmt.Errorf("keeping %s, which has keys that this everboot does not know, as %s: %w", f.path(), before, err)
+	}
+	return o, fmt.Errorf("%s: %w; what this everboot does not know is left out, and kept in %s", f.path(), leftOut, before), nil
 }
 
-// decode reads the file strictly and checks every object as if it were put.
-func decode(raw []byte) (objects, error) {
+const (
+	strict  = true
+	lenient = false
+)
+
+// decode reads the file, strictly or without what it does not know, and checks every object as if it were put.
+func decode(raw []byte, strictly bool) (objects, error) {
 	var d onDisk
 	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
+	if strictly {
+		dec.DisallowUnknownFields()
+	}
 	if err := dec.Decode(&d); err != nil {
 		return objects{}, fmt.Errorf("at byte %d: %w", dec.InputOffset(), err)
 	}
@@ -64,7 +79,7 @@ func decode(raw []byte) (objects, error) {
 		return objects{}, fmt.Errorf("at byte %d: there is more than one JSON value", dec.InputOffset())
 	}
 	if d.Format != fileFormat {
-		return objects{}, fmt.Errorf("its format is %d and this everboot reads %d only", d.Format, fileFormat)
+		return objects{}, fmt.Errorf("its format is %d and this everboot reads %d only: a newer one wrote it", d.Format, fileFormat)
 	}
 	err := errors.Join(checkAll(site.KindDevice, d.Devices), checkAll(site.KindCollection, d.Collections), checkAll(site.KindVDisk, d.VDisks))
 	for name, w := range d.Wishes {
@@ -97,12 +112,4 @@ func (f file) save(o objects) error {
 		return fmt.Errorf("saving the registry: %w", err)
 	}
 	return nil
-}
-
-// sweep takes away what a save left that was killed half-way.
-func (f file) sweep() {
-	left, _ := filepath.Glob(filepath.Join(f.dir, "."+fileName+"*")) // the pattern is ours and good
-	for _, path := range left {
-		os.Remove(path) // a file that stays does no harm
-	}
 }

@@ -107,9 +107,12 @@ func New(cfg Config) (*Registry, error) {
 		return nil, err
 	}
 	f := file{dir: cfg.Dir}
-	objects, err := f.load()
+	objects, leftOut, err := f.load()
 	if err != nil {
 		return nil, err
+	}
+	if leftOut != nil {
+		cfg.Log.Warn("the registry's file has keys of another everboot", "error", leftOut)
 	}
 	for _, shadowed := range fixed.shadows(objects) {
 		cfg.Log.Info("stored object is hidden by the configuration file", "object", shadowed, "file", cfg.StaticFile)
@@ -231,7 +234,10 @@ func (r *Registry) alsoHeard(list []entry) []entry {
 
 // merge takes what a peer knows better, and keeps it.
 func (r *Registry) merge(list []entry) {
-	o, changed := r.state.objects.merge(time.Now(), list)
+	o, changed, ahead := r.state.objects.merge(time.Now(), list)
+	if len(ahead) > 0 {
+		r.cfg.Log.Warn("a peer tells what was said in the future: set the clocks of all appliances", "objects", len(ahead), "first", ahead[0])
+	}
 	if len(changed) == 0 {
 		return
 	}
@@ -250,7 +256,9 @@ func (r *Registry) merge(list []entry) {
 func (r *Registry) PeerChanged(from string, message []byte) {
 	list, err := parseEntries(message)
 	if err != nil {
-		r.cfg.Log.Warn("dropping what a peer says of the registry", "peer", from, "error", err)
+		r.cfg.Log.Warn("dropping what a peer says of the registry", "peer", from, "error", err, "kept", len(list))
+	}
+	if len(list) == 0 {
 		return
 	}
 	select {
@@ -259,7 +267,7 @@ func (r *Registry) PeerChanged(from string, message []byte) {
 	}
 }
 
-// PeerWhole returns all objects, for PeerMerge of other appliances; nil if the registry does not run.
+// PeerWhole returns all objects, for PeerChanged of other appliances; nil if the registry does not run.
 func (r *Registry) PeerWhole() []byte {
 	ctx, cancel := context.WithTimeout(context.Background(), wholeTimeout)
 	defer cancel()

@@ -62,7 +62,7 @@ func TestPutAndDeleteReachTheContentAndTheDisk(t *testing.T) {
 	if c := last.content; len(c.Devices) != 1 || c.Devices[0].Name != "t1" || len(c.Collections) != 1 || len(c.VDisks) != 1 {
 		t.Errorf("content: %+v", c)
 	}
-	o, err := file{dir}.load()
+	o, _, err := file{dir}.load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,12 +139,27 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 }
 
+// TestFileOfANewerEverboot: who goes back to an older everboot starts, is told what it does not know, and loses nothing.
+func TestFileOfANewerEverboot(t *testing.T) {
+	dir := t.TempDir()
+	raw := `{"format":1,"devices":{"` + mac1 + `":{"mac":"` + mac1 + `","name":"t1","colour":"red"}}}`
+	if err := os.WriteFile(filepath.Join(dir, "registry.json"), []byte(raw), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o, leftOut, err := file{dir}.load()
+	if err != nil || o.Devices[mac1].Name != "t1" || leftOut == nil || !strings.Contains(leftOut.Error(), "colour") {
+		t.Errorf("read %+v, left out %v, %v", o.Devices, leftOut, err)
+	}
+	if kept, err := os.ReadFile(filepath.Join(dir, "registry.json.before")); err != nil || string(kept) != raw {
+		t.Errorf("kept %q, %v", kept, err)
+	}
+}
+
 func TestDamagedFileSaysWhatToDo(t *testing.T) {
 	for name, tt := range map[string]struct{ raw, want string }{
 		"empty":           {"", "at byte 0"},
 		"cut off":         {`{"format":1,"devices":{"52:54`, "unexpected EOF"},
 		"two values":      {`{"format":1}{}`, "more than one JSON value"},
-		"unknown key":     {`{"format":1,"leases":{}}`, `unknown field "leases"`},
 		"other format":    {`{"format":2}`, "its format is 2"},
 		"key and MAC":     {`{"format":1,"devices":{"` + mac2 + `":{"mac":"` + mac1 + `","name":"t1"}}}`, "its key is"},
 		"unknown state":   {`{"format":1,"streamer-states":{"s1":{"state":"asleep","stamp":1}}}`, "asleep"},
@@ -195,7 +210,7 @@ func TestManyPutsShareWrites(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if o, err := (file{dir}).load(); err != nil || len(o.VDisks) != 200 {
+	if o, _, err := (file{dir}).load(); err != nil || len(o.VDisks) != 200 {
 		t.Errorf("%d of 200 on disk (%v)", len(o.VDisks), err)
 	}
 }
@@ -350,7 +365,7 @@ func TestWhatWasPutSurvivesKill(t *testing.T) {
 			acknowledged++
 		}
 		_ = cmd.Wait() // says "killed"
-		o, err := file{dir}.load()
+		o, _, err := file{dir}.load()
 		if err != nil {
 			t.Fatal(err)
 		}

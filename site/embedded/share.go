@@ -1,6 +1,8 @@
 package embedded
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +15,8 @@ import (
 )
 
 // Stamp says when an object was put or taken away. Of two appliances that say different things of one object the higher stamp is right; of
-// two with the same stamp the one that took it away, then the one whose value sorts last, so that all come to the same.
+// two with the same stamp the one that took it away, then the one with the longer value, then the one whose value sorts last, so that all come
+// to the same. Longer, because an older everboot tells on what it was told without the fields that it does not know.
 type Stamp struct {
 	At   int64 `json:"at"` // milliseconds since 1970, or one more than the stamp before
 	Gone bool  `json:"gone,omitempty"`
@@ -45,7 +48,8 @@ func marshalEntries(list []entry) ([]byte, error) {
 
 var errShare = errors.New("the message of a peer is malformed")
 
-// parseEntries reads what marshalEntries wrote and checks each object as if it were put.
+// parseEntries reads what marshalEntries wrote and checks each object as if it were put. What fails is left out and named by the error: a newer
+// everboot may allow more.
 func parseEntries(b []byte) ([]entry, error) {
 	if len(b) == 0 || b[0] != shareFormat {
 		return nil, errShare
@@ -54,19 +58,27 @@ func parseEntries(b []byte) ([]entry, error) {
 	if err := json.Unmarshal(b[1:], &list); err != nil {
 		return nil, fmt.Errorf("%w: %w", errShare, err)
 	}
-	for _, e := range list {
-		shared := e.Kind == site.KindDevice || e.Kind == site.KindCollection || e.Kind == site.KindVDisk
-		if !shared || e.Stamp.Gone != (e.Value == nil) || e.Key == "" {
-			return nil, errShare
+	var refused error
+	return slices.DeleteFunc(list, func(e entry) bool {
+		err := e.check()
+		if err != nil && refused == nil {
+			refused = fmt.Errorf("%w: %q: %w", errShare, stampKey(e.Kind, e.Key), err)
 		}
-		if e.Value == nil {
-			continue
-		}
-		if err := new(site.Content).AddObject(e.Kind, e.Key, e.Value); err != nil {
-			return nil, fmt.Errorf("%w: %w", errShare, err)
-		}
+		return err != nil
+	}), refused
+}
+
+func (e entry) check() error {
+	shared := e.Kind == site.KindDevice || e.Kind == site.KindCollection || e.Kind == site.KindVDisk
+	switch {
+	case !shared:
+		return errors.New("objects of this kind are not shared")
+	case e.Stamp.Gone != (e.Value == nil), e.Key == "":
+		return errors.New("it is there and gone, or has no name")
+	case e.Value == nil:
+		return nil
 	}
-	return list, nil
+	return new(site.Content).AddObject(e.Kind, e.Key, e.Value)
 }
 
 // stampKey names an object in objects.Stamps.
@@ -75,9 +87,21 @@ func stampKey(kind site.Kind, key string) string { return string(kind) + "/" + k
 // stamped gives an object of now a stamp that wins over all that were seen of it.
 func (o objects) stamped(now time.Time, kind site.Kind, key string, gone bool) objects {
 	name := stampKey(kind, key)
-	o.Stamps = with(o.Stamps, name, Stamp{At: max(now.UnixMilli(), o.Stamps[name].At+1), Gone: gone})
+	o.Stamps = with(o.Stamps, name, Stamp{At: after(now, o.Stamps[name].At), Gone: gone})
 	return o
 }
+
+// after returns the stamp of now, or one more than the stamp that it is to win over. A stamp from further ahead than maxFuture is no measure: it
+// was given while a clock was wrong, and whoever has a right one follows no such stamp.
+func after(now time.Time, held int64) int64 {
+	if future(now, held) {
+		return now.UnixMilli()
+	}
+	return max(now.UnixMilli(), held+1)
+}
+
+// future reports whether a stamp is from further ahead than clocks differ.
+func future(now time.Time, stamp int64) bool { return stamp > now.Add(maxFuture).UnixMilli() }
 
 // forget drops the oldest of too many that are gone.
 func (o objects) forget() objects {
@@ -158,26 +182,32 @@ func (o objects) entries() []entry {
 	return list
 }
 
-// merge takes what a peer knows better. It returns the names of what changed.
-func (o objects) merge(now time.Time, list []entry) (objects, []string) {
-	var changed []string
+// merge takes what a peer knows better. It returns the names of what changed, and of what was refused because it was said in the future.
+func (o objects) merge(now time.Time, list []entry) (_ objects, changed, ahead []string) {
 	o = o.clone()
 	for _, e := range list {
 		own := o.entry(e.Kind, e.Key)
+		if future(now, own.Stamp.At) {
+			own.Stamp.At = 0
+		}
 		unknown := own.Value == nil && own.Stamp.At == 0
 		switch {
-		case !e.newer(own), e.Stamp.At > now.Add(maxFuture).UnixMilli():
+		case future(now, e.Stamp.At):
+			ahead = append(ahead, stampKey(e.Kind, e.Key))
 			continue
-		case unknown && len(o.Stamps) >= maxObjects:
+		case !e.newer(own), unknown && len(o.Stamps) >= maxObjects:
 			continue
 		}
 		if err := o.set(e.Kind, e.Key, e.Value); err != nil { // parseEntries has checked it
 			continue
 		}
 		o.Stamps[stampKey(e.Kind, e.Key)] = e.Stamp
+		if e.Stamp.At == own.Stamp.At && bytes.Equal(o.value(e.Kind, e.Key), own.Value) {
+			continue // what we do not understand made the difference
+		}
 		changed = append(changed, stampKey(e.Kind, e.Key))
 	}
-	return o, changed
+	return o, changed, ahead
 }
 
 func (e entry) newer(own entry) bool {
@@ -189,7 +219,7 @@ func (e entry) newer(own entry) bool {
 	case e.Stamp.Gone != own.Stamp.Gone:
 		return e.Stamp.Gone
 	}
-	return string(e.Value) > string(own.Value)
+	return cmp.Or(cmp.Compare(len(e.Value), len(own.Value)), bytes.Compare(e.Value, own.Value)) > 0
 }
 
 // clone returns objects whose maps can be changed.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,15 +71,15 @@ func TestTheLaterWordOfTwoAppliancesCounts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a, b := said(t, c.a...).objects, said(t, c.b...).objects
 			later := start1.Add(time.Minute)
-			ab, _ := a.merge(later, b.entries())
-			ba, _ := b.merge(later, a.entries())
+			ab, _, _ := a.merge(later, b.entries())
+			ba, _, _ := b.merge(later, a.entries())
 			if got := deviceNames(ab); !reflect.DeepEqual(got, c.want) {
 				t.Errorf("a, told by b, has %v, want %v", got, c.want)
 			}
 			if got := deviceNames(ba); !reflect.DeepEqual(got, c.want) {
 				t.Errorf("b, told by a, has %v, want %v", got, c.want)
 			}
-			if _, changed := ab.merge(later, ba.entries()); len(changed) > 0 {
+			if _, changed, _ := ab.merge(later, ba.entries()); len(changed) > 0 {
 				t.Errorf("told again, a changes %v", changed)
 			}
 		})
@@ -113,7 +114,7 @@ func TestAllAppliancesComeToTheSame(t *testing.T) {
 			random.Shuffle(len(told), func(i, j int) { told[i], told[j] = told[j], told[i] })
 			o := s.objects
 			for _, e := range told {
-				o, _ = o.merge(start1.Add(time.Minute), []entry{e})
+				o, _, _ = o.merge(start1.Add(time.Minute), []entry{e})
 			}
 			ends = append(ends, deviceNames(o))
 		}
@@ -128,8 +129,57 @@ func TestAStampFromTheFutureIsNotBelieved(t *testing.T) {
 	e := a.entry(site.KindDevice, mac1)
 	e.Stamp.At = start1.Add(2 * maxFuture).UnixMilli()
 	e.Value = json.RawMessage(`{"mac":"` + mac1 + `","name":"evil"}`)
-	if o, changed := a.merge(start1, []entry{e}); len(changed) > 0 {
-		t.Errorf("believed: %v", deviceNames(o))
+	o, changed, ahead := a.merge(start1, []entry{e})
+	if len(changed) > 0 || len(ahead) != 1 {
+		t.Errorf("believed: %v; named as from the future: %v", deviceNames(o), ahead)
+	}
+}
+
+// TestAClockThatWasWrongOnceIsGotOver: what an appliance said while its clock was years ahead gives way to what is said with a right one, here or
+// at another appliance.
+func TestAClockThatWasWrongOnceIsGotOver(t *testing.T) {
+	ahead := said(t)
+	if err := ahead.put(start1.AddDate(3, 0, 0), site.KindDevice, mac1, []byte(`{"mac":"`+mac1+`","name":"old"}`)); err != nil {
+		t.Fatal(err)
+	}
+	other := said(t, "put "+mac1+" t1").objects
+	if o, _, _ := ahead.objects.merge(start1.Add(time.Minute), other.entries()); deviceNames(o)[mac1] != "t1" {
+		t.Errorf("the one whose clock was wrong has %v", deviceNames(o))
+	}
+	if err := ahead.put(start1.Add(time.Minute), site.KindDevice, mac1, []byte(`{"mac":"`+mac1+`","name":"new"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if o, _, refused := other.merge(start1.Add(time.Minute), ahead.objects.entries()); deviceNames(o)[mac1] != "new" || len(refused) > 0 {
+		t.Errorf("the other has %v, refuses %v", deviceNames(o), refused)
+	}
+}
+
+// TestAnOlderEverbootTakesNothingAway: it tells on what it was told without the fields that it does not know, under the same stamp.
+func TestAnOlderEverbootTakesNothingAway(t *testing.T) {
+	full := said(t, "put "+mac1+" t1").objects
+	older := full.entry(site.KindDevice, mac1)
+	older.Value = json.RawMessage(`{"mac":"` + mac1 + `"}`)
+	if o, changed, _ := full.merge(start1.Add(time.Minute), []entry{older}); len(changed) > 0 || deviceNames(o)[mac1] != "t1" {
+		t.Errorf("it took away: %v, %v", changed, deviceNames(o))
+	}
+	newer := full.entry(site.KindDevice, mac1)
+	newer.Value = json.RawMessage(strings.TrimSuffix(string(newer.Value), "}") + `,"colour":"red"}`)
+	if _, changed, _ := full.merge(start1.Add(time.Minute), []entry{newer}); len(changed) > 0 {
+		t.Errorf("what is not understood counts as a change, and would be written each time: %v", changed)
+	}
+}
+
+// TestOneBadEntryDoesNotHideTheOthers: a newer everboot may allow what we refuse.
+func TestOneBadEntryDoesNotHideTheOthers(t *testing.T) {
+	good := said(t, "put "+mac1+" t1").objects.entry(site.KindDevice, mac1)
+	bad := entry{Kind: site.KindVDisk, Key: "debian", Stamp: Stamp{At: 1}, Value: json.RawMessage(`{"name":"debian","affinity":"by moonlight"}`)}
+	b, err := marshalEntries([]entry{bad, good})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := parseEntries(b)
+	if len(list) != 1 || list[0].Key != mac1 || err == nil || !strings.Contains(err.Error(), "debian") {
+		t.Errorf("read %v, %v", list, err)
 	}
 }
 
@@ -159,7 +209,7 @@ func TestTwoRegistriesTellEachOther(t *testing.T) {
 			break
 		}
 	}
-	stored, err := file{dir: dir}.load()
+	stored, _, err := file{dir: dir}.load()
 	if err != nil || stored.Devices[mac1].Name != "t1" {
 		t.Errorf("on b's disk: %+v, %v", stored.Devices, err)
 	}
@@ -185,11 +235,8 @@ func FuzzPeerEntries(f *testing.F) {
 	f.Add(whole)
 	f.Add(append([]byte{shareFormat}, `[{"kind":"streamer-states","key":"s1","value":"\"draining\""}]`...)) // not shared here
 	f.Fuzz(func(t *testing.T, b []byte) {
-		list, err := parseEntries(b)
-		if err != nil {
-			return
-		}
-		o, changed := objects{}.merge(start1, list)
+		list, _ := parseEntries(b)
+		o, changed, _ := objects{}.merge(start1, list)
 		o = o.forget()
 		again, err := marshalEntries(o.entries())
 		if err != nil {

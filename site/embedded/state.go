@@ -150,12 +150,14 @@ func (s *state) set(o objects) {
 
 // say returns the wish with a stamp that wins over every wish seen so far.
 func (s *state) say(now time.Time, name string, want site.StreamerState) Wish {
-	return Wish{State: want, Stamp: max(now.UnixMilli(), s.objects.Wishes[name].Stamp+1)}
+	return Wish{State: want, Stamp: after(now, s.objects.Wishes[name].Stamp)}
 }
 
 const (
 	// maxFuture is how far ahead of our clock a wish may have been said. A wish from further ahead could not be replaced for as long.
 	maxFuture = 24 * time.Hour
+	// twinTime is how long ago a streamer must have announced itself, which it does each second, before one with other addresses takes its place.
+	twinTime = 3 * time.Second
 	// maxStreamers and maxWishes bound what announcements can make us keep: ten times the largest site that we know of.
 	maxStreamers = 1000
 	maxWishes    = 10_000
@@ -172,13 +174,18 @@ func (s *state) announce(now time.Time, a announcement) (Wish, error) {
 	if _, known := s.live[a.Name]; !known && len(s.live) >= maxStreamers {
 		return Wish{}, &site.AnnouncementError{Refusal: TooMany, Err: errMany}
 	}
+	if held, known := s.live[a.Name]; known && now.Sub(held.at) < twinTime && !slices.Equal(held.streamer.Addresses, a.Addresses) {
+		return Wish{}, &site.AnnouncementError{Refusal: Twin, Err: fmt.Errorf("another streamer of the name %s announces itself, at %v: give each a node of its own", a.Name, held.streamer.Addresses)}
+	}
 	s.live[a.Name] = announced{a.Streamer, now}
 	held := s.objects.Wishes[a.Name]
-	if a.Follows == nil || !a.Follows.newer(held) {
+	switch {
+	case a.Follows == nil:
 		return held, nil
-	}
-	if a.Follows.time().After(now.Add(maxFuture)) {
+	case future(now, a.Follows.Stamp):
 		return held, errFuture
+	case !future(now, held.Stamp) && !a.Follows.newer(held):
+		return held, nil
 	}
 	if held.Stamp != 0 || len(s.objects.Wishes) < maxWishes {
 		o := s.objects

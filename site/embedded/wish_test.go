@@ -114,7 +114,7 @@ func TestDrainReachesTheOtherAppliance(t *testing.T) {
 		if got := names(last.content.Streamers); got != "s1=draining" {
 			t.Errorf("appliance %d: %s", i, got)
 		}
-		if o, err := (file{dirs[i]}).load(); err != nil || o.Wishes["s1"].State != site.Draining {
+		if o, _, err := (file{dirs[i]}).load(); err != nil || o.Wishes["s1"].State != site.Draining {
 			t.Errorf("appliance %d keeps %v (%v)", i, o.Wishes, err)
 		}
 	}
