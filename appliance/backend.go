@@ -22,6 +22,7 @@ func (w *worker) Status() web.Status {
 	}
 	s.Leases = len(w.leases())
 	s.Transfers, s.Past = w.transfers(v)
+	s.Media = w.media.Report(v)
 	return s
 }
 

@@ -108,7 +108,8 @@ func (w *worker) openBoot() (err error) {
 		if cfg.MediaKey, err = w.cfg.mediaKey(); err != nil {
 			return err
 		}
-		cfg.Media = newMedia(cfg.MediaKey, w.builder.View, port(w.cfg.HTTP.Listen)).Medium
+		made := newMedia(cfg.MediaKey, w.builder.View, port(w.cfg.HTTP.Listen), w.media.Seen)
+		cfg.Media, cfg.Renew = made.Medium, made.Renew
 		w.http, err = tftp.NewHTTP(cfg, w.files, w.builder.View, w.event, w.log.With("room", "http"))
 	}
 	return err
@@ -214,7 +215,7 @@ func (c collector) boot(send emit) {
 	}
 	if c.w.http != nil {
 		s := c.w.http.Stats()
-		for result, n := range map[string]uint64{"script": s.Scripts, "wait": s.Waits, "file": s.Files, "not_found": s.NotFound, "bad": s.Bad, "foreign": s.Foreign} {
+		for result, n := range map[string]uint64{"script": s.Scripts, "wait": s.Waits, "file": s.Files, "not_found": s.NotFound, "bad": s.Bad, "foreign": s.Foreign, "renewed": s.Renewed} {
 			send(metricHTTPRequests, "HTTP boot requests by result.", prometheus.CounterValue, float64(n), "result", result)
 		}
 	}

@@ -55,20 +55,22 @@ type APIConfig struct {
 
 // DeviceConfig is a device written down in the configuration file (embedded registry).
 type DeviceConfig struct {
-	MAC        site.MAC   `toml:"mac"`
-	Name       string     `toml:"name"`
-	Address    netip.Addr `toml:"address"`
-	Collection string     `toml:"collection"`
-	VDisk      string     `toml:"vdisk"`
-	Version    int        `toml:"version"`
+	MAC        site.MAC    `toml:"mac"`
+	Name       string      `toml:"name"`
+	Address    netip.Addr  `toml:"address"`
+	Collection string      `toml:"collection"`
+	VDisk      string      `toml:"vdisk"`
+	Version    int         `toml:"version"`
+	Medium     site.Medium `toml:"medium"`
 }
 
 // CollectionConfig is a collection written down in the configuration file.
 type CollectionConfig struct {
-	Name    string `toml:"name"`
-	VDisk   string `toml:"vdisk"`
-	Version int    `toml:"version"`
-	AutoAdd bool   `toml:"auto_add"`
+	Name    string      `toml:"name"`
+	VDisk   string      `toml:"vdisk"`
+	Version int         `toml:"version"`
+	AutoAdd bool        `toml:"auto_add"`
+	Medium  site.Medium `toml:"medium"`
 }
 
 // VDiskConfig is a vDisk written down in the configuration file.

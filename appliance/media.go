@@ -9,32 +9,39 @@ import (
 
 	"everboot/image"
 	"everboot/site"
+	"everboot/tftp"
 )
 
-// media makes targets' boot media, which hypervisors mount by URL: one image, made when the first is asked for, with each target's script in it.
+// media makes targets' boot media, which hypervisors mount by URL: one image, made when the first is asked for, with each target's program in it. And it
+// tells running targets what the media in them shall be.
 type media struct {
 	key  string
 	view func() *site.View
 	port uint16 // of HTTP boot
 	base func() (*image.Medium, error)
+	seen func(s tftp.MediumState, behind bool) // who has which, for the report
 }
 
-func newMedia(key string, view func() *site.View, port uint16) *media {
-	m := &media{key: key, view: view, port: port}
+func newMedia(key string, view func() *site.View, port uint16, seen func(tftp.MediumState, bool)) *media {
+	m := &media{key: key, view: view, port: port, seen: seen}
 	m.base = sync.OnceValues(func() (*image.Medium, error) {
 		loaders, err := image.FindLoaders(nil)
 		if err != nil {
 			return nil, fmt.Errorf("boot media cannot be made on this appliance: %w; then restart the appliance", err)
 		}
-		return image.NewMedium(image.MediumConfig{Script: m.script(site.MAC{}), Loaders: loaders})
+		return image.NewMedium(image.MediumConfig{Program: m.program(site.MAC{}), Loaders: loaders})
 	})
 	return m
 }
 
-// script is what a medium runs. It names the login servers of now; what it asks answers with what is true later.
-func (m *media) script(mac site.MAC) string {
+// program is what a medium does. It names the login servers of now; what it asks answers with what is true later.
+func (m *media) program(mac site.MAC) image.Program {
 	v := m.view()
-	return site.Bootstrap{Hosts: site.Hosts(v.LoginServers(), m.port), Site: v.Site, Key: m.key, MAC: mac}.Script()
+	return programOf(site.Bootstrap{Hosts: site.Hosts(v.LoginServers(), m.port), Site: v.Site, Key: m.key, MAC: mac})
+}
+
+func programOf(b site.Bootstrap) image.Program {
+	return image.Program{Script: b.Script(), About: b.About()}
 }
 
 // Medium implements tftp.Media.
@@ -43,11 +50,32 @@ func (m *media) Medium(mac site.MAC) (io.ReadSeeker, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	script := m.script(mac)
-	content, err := base.With(script)
+	program := m.program(mac)
+	content, err := base.With(program)
 	if err != nil {
 		return nil, "", err
 	}
-	sum := sha256.Sum256([]byte(base.Digest() + script))
+	sum := sha256.Sum256([]byte(base.Digest() + program.Script + program.About))
 	return content, `"` + hex.EncodeToString(sum[:8]) + `"`, nil
+}
+
+// Renew implements tftp.Renew: the target's network settings stay, and what the site says is new.
+func (m *media) Renew(s tftp.MediumState) ([]byte, error) {
+	text, err := m.next(s)
+	m.seen(s, text != nil)
+	return text, err
+}
+
+func (m *media) next(s tftp.MediumState) ([]byte, error) {
+	v := m.view()
+	want := site.MediumOf(v, s.MAC)
+	if want.Version == 0 || s.Problem != "" {
+		return nil, nil
+	}
+	b := s.Made
+	b.Version, b.Hosts, b.Site = want.Version, want.Servers, v.Site
+	if m.key != "" {
+		b.Key = m.key
+	}
+	return programOf(b).Renew(s.Bank, s.Digest, s.Made.About())
 }

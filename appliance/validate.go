@@ -112,7 +112,7 @@ func (c *Config) checkSite() error {
 		}
 	}
 	for i, col := range content.Collections {
-		if err := site.CheckName("collection", col.Name); err != nil {
+		if err := col.Check(); err != nil {
 			return err
 		}
 		if slices.ContainsFunc(content.Collections[:i], func(o site.Collection) bool { return o.Name == col.Name }) {

@@ -70,6 +70,7 @@ type worker struct {
 	registry    registry
 	health      *health.Runner
 	timeline    *timeline
+	media       *mediaReports
 	events      chan site.Event
 	lost        atomic.Uint64 // events that found the channel full
 
@@ -116,7 +117,7 @@ func newWorker(cfg *Config, opts WorkerOptions) (*worker, error) {
 		return nil, err
 	}
 	w.openConnections()
-	for _, open := range []func() error{w.openRegistry, w.openHealth, w.openBoot, w.openDHCP, w.openDirector, w.openVIP, w.openEvents, w.openPeers, w.openAPI} {
+	for _, open := range []func() error{w.openRegistry, w.openHealth, w.openMedia, w.openBoot, w.openDHCP, w.openDirector, w.openVIP, w.openEvents, w.openPeers, w.openAPI} {
 		if err := open(); err != nil {
 			return nil, err
 		}

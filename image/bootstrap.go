@@ -84,7 +84,7 @@ func mmdebstrapArgs(c VDiskConfig, dir, finish, sources string) []string {
 	for _, unit := range masked {
 		args = append(args, `--customize-hook=ln -sf /dev/null "$1/etc/systemd/system/`+unit+`"`)
 	}
-	for _, unit := range c.Units {
+	for _, unit := range append([]string{mediumTimer}, c.Units...) {
 		args = append(args, `--customize-hook=chroot "$1" systemctl --quiet enable `+unit)
 	}
 	args = append(args, "--customize-hook="+finish)
@@ -215,6 +215,18 @@ initrd /boot/initrd.img
 boot
 `
 
+const mediumTimer = "everboot-medium.timer"
+
+// mediumPieces keep the boot media in a target as the site wants them.
+var mediumPieces = map[string]struct {
+	name string
+	mode fs.FileMode
+}{
+	"/usr/lib/everboot/everboot-medium":           {"everboot-medium", 0o755},
+	"/etc/systemd/system/everboot-medium.service": {"everboot-medium.service", 0o644},
+	"/etc/systemd/system/" + mediumTimer:          {mediumTimer, 0o644},
+}
+
 // payload lists what is laid over the installed packages.
 func (c VDiskConfig) payload() ([]entry, error) {
 	files := []entry{
@@ -228,6 +240,13 @@ func (c VDiskConfig) payload() ([]entry, error) {
 	if c.Demo {
 		files = append(files, entry{path: "/etc/systemd/system/serial-getty@.service.d/everboot.conf", mode: 0o644,
 			text: []byte("[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear %I $TERM\n")})
+	}
+	for dest, piece := range mediumPieces {
+		text, err := pieces.ReadFile("vdisk/medium/" + piece.name)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, entry{path: dest, mode: piece.mode, text: text})
 	}
 	for _, dest := range slices.Sorted(maps.Keys(c.Text)) {
 		files = append(files, entry{path: dest, mode: 0o644, text: []byte(c.Text[dest])})

@@ -40,7 +40,7 @@ var firstDay = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // MediumConfig says what a boot medium carries. Equal configurations give equal bytes.
 type MediumConfig struct {
-	Script  string // of iPXE; it begins with #!ipxe
+	Program Program
 	Loaders Loaders
 	Time    time.Time // the date that stands in it; zero: 1 January 1980
 }
@@ -61,7 +61,7 @@ func NewMedium(c MediumConfig) (*Medium, error) {
 	if err := c.Loaders.Check(); err != nil {
 		return nil, err
 	}
-	script, err := slot(c.Script)
+	script, err := c.Program.slot()
 	if err != nil {
 		return nil, err
 	}

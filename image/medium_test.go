@@ -15,7 +15,10 @@ import (
 	"github.com/diskfs/go-diskfs/filesystem/iso9660"
 )
 
-const testScript = "#!ipxe\necho here\n"
+var (
+	testProgram  = Program{Script: "#!ipxe\n:start\necho here\ngoto start || goto start\n", About: "&version=1&address=198.18.0.51/24"}
+	otherProgram = Program{Script: "#!ipxe\n:start\necho there\ngoto start || goto start\n", About: "&version=2&address=198.18.0.51/24"}
+)
 
 // fakeLoaders have of each program what Check looks at.
 func fakeLoaders() Loaders {
@@ -47,7 +50,7 @@ func newMedium(t *testing.T, c MediumConfig) []byte {
 }
 
 func TestMediumIsTheSameForTheSameInput(t *testing.T) {
-	c := MediumConfig{Script: testScript, Loaders: fakeLoaders()}
+	c := MediumConfig{Program: testProgram, Loaders: fakeLoaders()}
 	first := newMedium(t, c)
 	t.Setenv("SOURCE_DATE_EPOCH", "1700000000") // go-diskfs reads it too: what counts is what the caller says
 	if !bytes.Equal(first, newMedium(t, c)) {
@@ -64,7 +67,7 @@ func TestMediumIsTheSameForTheSameInput(t *testing.T) {
 // TestMediumHoldsWhatEachFirmwareLooksFor reads the medium as a CD and as a disk.
 func TestMediumHoldsWhatEachFirmwareLooksFor(t *testing.T) {
 	l := fakeLoaders()
-	b := newMedium(t, MediumConfig{Script: testScript, Loaders: l})
+	b := newMedium(t, MediumConfig{Program: testProgram, Loaders: l})
 	if len(b) != MediumSize {
 		t.Fatalf("%d bytes", len(b))
 	}
@@ -89,7 +92,7 @@ func TestMediumHoldsWhatEachFirmwareLooksFor(t *testing.T) {
 		t.Errorf("%s: %d bytes, %v", uefiProgram, len(got), err)
 	}
 	got, err := fat.ReadFile(autoexec)
-	if err != nil || scriptOf(got) != testScript {
+	if want, _ := testProgram.slot(); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%s: %v: %.100q", autoexec, err, got)
 	}
 	at := binary.LittleEndian.Uint64(b[mbrSize:]) * sectorSize
@@ -98,35 +101,15 @@ func TestMediumHoldsWhatEachFirmwareLooksFor(t *testing.T) {
 	}
 }
 
-func TestUpdateMediumWritesTheSlotsAndNothingElse(t *testing.T) {
-	before := newMedium(t, MediumConfig{Script: testScript, Loaders: fakeLoaders()})
-	disk := &memory{data: bytes.Clone(before)}
-	const other = "#!ipxe\necho there\n"
-	had, err := UpdateMedium(disk, MediumSize, other)
-	if err != nil || had != testScript {
-		t.Fatalf("had %q, %v", had, err)
-	}
-	if !bytes.Equal(disk.data, newMedium(t, MediumConfig{Script: other, Loaders: fakeLoaders()})) {
-		t.Error("an updated medium is not what one made anew is")
-	}
-	if had, err := UpdateMedium(disk, MediumSize, testScript); err != nil || had != other || !bytes.Equal(disk.data, before) {
-		t.Errorf("back again: had %q, %v", had, err)
-	}
-	if _, err := UpdateMedium(&memory{data: make([]byte, 1<<20)}, 1<<20, other); !errors.Is(err, errNoMedium) {
-		t.Errorf("an empty disk: %v", err)
-	}
-}
-
 // TestMediumWithAnotherScriptIsLikeOneMadeOfIt, in pieces of whatever size.
 func TestMediumWithAnotherScriptIsLikeOneMadeOfIt(t *testing.T) {
-	m, err := NewMedium(MediumConfig{Script: testScript, Loaders: fakeLoaders()})
+	m, err := NewMedium(MediumConfig{Program: testProgram, Loaders: fakeLoaders()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	const other = "#!ipxe\necho there\n"
-	want := newMedium(t, MediumConfig{Script: other, Loaders: fakeLoaders()})
+	want := newMedium(t, MediumConfig{Program: otherProgram, Loaders: fakeLoaders()})
 	for _, piece := range []int{7919, 1 << 20, MediumSize + 1} {
-		r, err := m.With(other)
+		r, err := m.With(otherProgram)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,7 +121,7 @@ func TestMediumWithAnotherScriptIsLikeOneMadeOfIt(t *testing.T) {
 			t.Errorf("in pieces of %d it differs", piece)
 		}
 	}
-	if _, err := m.With(""); err == nil {
+	if _, err := m.With(Program{}); err == nil {
 		t.Error("an empty script is taken")
 	}
 }
@@ -149,7 +132,7 @@ func TestMediumRefusesAScriptThatDoesNotFit(t *testing.T) {
 		"#!ipxe\n" + strings.Repeat("x", slotSize): "name fewer login servers",
 		"#!ipxe\n" + strings.Repeat("\n", 3*1<<20): "name fewer login servers",
 	} {
-		if _, err := NewMedium(MediumConfig{Script: script, Loaders: fakeLoaders()}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := NewMedium(MediumConfig{Program: Program{Script: script}, Loaders: fakeLoaders()}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.20q: %v", script, err)
 		}
 	}

@@ -32,9 +32,10 @@ func (p Plan) String() string {
 	return fmt.Sprintf(what+"; nothing else is written", p.Number, mediumName, p.Start>>20)
 }
 
-// disk is what a partition is put on.
+// disk is what a partition is put on, or an image or a device that is changed in place.
 type disk interface {
-	readerWriterAt
+	io.ReaderAt
+	io.WriterAt
 	Sync() error
 }
 
@@ -71,7 +72,7 @@ func PlanPartition(d io.ReaderAt, size int64) (Plan, error) {
 // Write does what the plan says. The partition's content comes first, and the table, which makes it one, last: when it fails before, the disk has what
 // it had.
 func (p Plan) Write(d disk, c MediumConfig) error {
-	script, err := slot(c.Script)
+	script, err := c.Program.slot()
 	if err != nil {
 		return err
 	}

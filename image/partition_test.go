@@ -33,8 +33,8 @@ func foreignDisk(t *testing.T, gap int64) *memory {
 	return d
 }
 
-func mediumConfig(script string) MediumConfig {
-	return MediumConfig{Script: script, Loaders: fakeLoaders()}
+func mediumConfig(p Program) MediumConfig {
+	return MediumConfig{Program: p, Loaders: fakeLoaders()}
 }
 
 func TestPartitionTouchesNothingElse(t *testing.T) {
@@ -47,7 +47,7 @@ func TestPartitionTouchesNothingElse(t *testing.T) {
 	if !bytes.Equal(d.data, before) {
 		t.Fatal("the plan changed the disk")
 	}
-	if err := plan.Write(d, mediumConfig(testScript)); err != nil {
+	if err := plan.Write(d, mediumConfig(testProgram)); err != nil {
 		t.Fatal(err)
 	}
 	for i := range d.data {
@@ -74,11 +74,13 @@ func TestPartitionTouchesNothingElse(t *testing.T) {
 	if err != nil || !again.Exists || again.Start != plan.Start || again.Number != 4 {
 		t.Fatalf("the second time: %+v, %v", again, err)
 	}
-	if err := again.Write(d, mediumConfig("#!ipxe\necho other\n")); err != nil {
+	if err := again.Write(d, mediumConfig(otherProgram)); err != nil {
 		t.Fatal(err)
 	}
-	if had, err := UpdateMedium(d, int64(len(d.data)), testScript); err != nil || had != "#!ipxe\necho other\n" {
-		t.Errorf("%q, %v", had, err)
+	for _, changed := range []bool{true, false} {
+		if got, err := UpdateMedium(d, int64(len(d.data)), testProgram); err != nil || got != changed {
+			t.Errorf("%v, %v", got, err)
+		}
 	}
 }
 
@@ -155,7 +157,7 @@ func TestPartitionThatFailsLeavesATable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := plan.Write(d, mediumConfig(testScript)); !errors.Is(err, errDisk) {
+		if err := plan.Write(d, mediumConfig(testProgram)); !errors.Is(err, errDisk) {
 			t.Fatalf("write %d: %v", n, err)
 		}
 		header := func(at int64) error {

@@ -32,10 +32,12 @@ type Bootstrap struct {
 	// Hosts are the login servers, in order, any number of them: addresses or names, each perhaps with a port, and perhaps with
 	// https:// before it. Without any the script asks the server that it came from.
 	Hosts []string
-	Site  string // goes with the question, so that another site's appliance does not answer; empty: whoever answers
-	Key   string // goes with the question, so that the appliances tell their own media; empty: none
-	MAC   MAC    // of the card to use, and of the only machine to boot; zero: any
-	VLAN  int    // 1 to 4094; 0: untagged
+	// Version is that of the Medium that it is; 0: it was made by hand. It changes nothing.
+	Version int
+	Site    string // goes with the question, so that another site's appliance does not answer; empty: whoever answers
+	Key     string // goes with the question, so that the appliances tell their own media; empty: none
+	MAC     MAC    // of the card to use, and of the only machine to boot; zero: any
+	VLAN    int    // 1 to 4094; 0: untagged
 	// Address is this machine's own, with the length of the network's prefix; zero: from DHCP. Gateway and DNS go with it.
 	Address      netip.Prefix
 	Gateway, DNS netip.Addr

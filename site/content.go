@@ -44,7 +44,7 @@ func CheckObject(kind Kind, key string, value []byte) error {
 		if err := json.Unmarshal(value, &c); err != nil {
 			return fmt.Errorf("reading collection %s: %w", key, err)
 		}
-		return CheckName("collection", key)
+		return c.Check()
 	case KindVDisk:
 		var v VDisk
 		if err := json.Unmarshal(value, &v); err != nil {
@@ -84,6 +84,20 @@ func (d Device) Check() error {
 	}
 	if d.Address.IsValid() && !d.Address.Is4() {
 		return fmt.Errorf("device %s: address %s: use an IPv4 address", d.MAC, d.Address)
+	}
+	if err := d.Medium.Check(); err != nil {
+		return fmt.Errorf("device %s: %w", d.MAC, err)
+	}
+	return nil
+}
+
+// Check returns an error that says what is wrong with the collection by itself.
+func (c Collection) Check() error {
+	if err := CheckName("collection", c.Name); err != nil {
+		return err
+	}
+	if err := c.Medium.Check(); err != nil {
+		return fmt.Errorf("collection %s: %w", c.Name, err)
 	}
 	return nil
 }

@@ -36,6 +36,7 @@ type Device struct {
 	Collection string     `json:"collection,omitempty"` // whose settings it takes where it has none
 	VDisk      string     `json:"vdisk,omitempty"`
 	Version    int        `json:"version,omitempty"` // 0: the newest version
+	Medium     Medium     `json:"medium,omitzero"`
 }
 
 // Collection is a named group of targets with common settings.
@@ -44,7 +45,8 @@ type Collection struct {
 	VDisk   string `json:"vdisk,omitempty"`
 	Version int    `json:"version,omitempty"`
 	// AutoAdd takes machines that nobody knows in, when they ask where to boot from.
-	AutoAdd bool `json:"auto_add,omitempty"`
+	AutoAdd bool   `json:"auto_add,omitempty"`
+	Medium  Medium `json:"medium,omitzero"`
 }
 
 // VDisk is a disk image in its versions.

@@ -1,6 +1,9 @@
 package site
 
-import "testing"
+import (
+	"reflect"
+	"testing"
+)
 
 func TestWelcome(t *testing.T) {
 	stranger := MAC{0x52, 0x54, 0, 9, 9, 9}
@@ -40,7 +43,7 @@ func TestWelcome(t *testing.T) {
 			v := Empty("berlin", "embedded")
 			tt.change(v)
 			d, ok := Welcome(v, tt.mac)
-			if ok != (tt.want != "") || ok && d != (Device{MAC: tt.mac, Collection: tt.want}) {
+			if ok != (tt.want != "") || ok && !reflect.DeepEqual(d, Device{MAC: tt.mac, Collection: tt.want}) {
 				t.Errorf("got %+v, %v", d, ok)
 			}
 		})

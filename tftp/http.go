@@ -45,6 +45,8 @@ type HTTPConfig struct {
 	MediaKey string
 	// Media makes the boot medium of a target, or for the zero MAC one for all; nil: there are none.
 	Media Media
+	// Renew tells running targets what the media in them shall be; nil: nobody does. It goes with Media.
+	Renew Renew
 	// Certificate and Key are PEM files: with them the same is served over HTTPS, too.
 	Certificate, Key string
 	ListenTLS        string // address and port of HTTPS; empty: DefaultHTTPSListen
@@ -98,7 +100,8 @@ type HTTPStats struct {
 	Files    uint64 `json:"files"`     // requests of files that exist
 	NotFound uint64 `json:"not_found"` // no such file, or a bad name
 	Bad      uint64 `json:"bad"`       // another method, or no MAC
-	Foreign  uint64 `json:"foreign"`   // boot media of another site, or with another key
+	Foreign  uint64 `json:"foreign"`   // boot media of another site, or with another key, and whoever may not ask for a medium's next program
+	Renewed  uint64 `json:"renewed"`   // next programs of boot media, to running targets
 }
 
 // HTTP is the HTTP boot server: /boot?mac=MAC is a target's script, every other path a boot file.
@@ -110,7 +113,7 @@ type HTTP struct {
 	log    *slog.Logger
 	ready  chan struct{}
 
-	scripts, waits, served, notFound, bad, foreign atomic.Uint64
+	scripts, waits, served, notFound, bad, foreign, renewed atomic.Uint64
 }
 
 // NewHTTP returns a server of files and of targets' scripts. It tells events of what targets fetched; events must not block and may be nil.
@@ -137,7 +140,7 @@ func (h *HTTP) String() string { return "http" }
 func (h *HTTP) Stats() HTTPStats {
 	return HTTPStats{
 		Scripts: h.scripts.Load(), Waits: h.waits.Load(), Files: h.served.Load(), NotFound: h.notFound.Load(), Bad: h.bad.Load(),
-		Foreign: h.foreign.Load(),
+		Foreign: h.foreign.Load(), Renewed: h.renewed.Load(),
 	}
 }
 

@@ -51,6 +51,10 @@ const (
 )
 
 func (h *HTTP) serveMedium(w http.ResponseWriter, r *http.Request, name string) {
+	if stem, ok := strings.CutSuffix(name, renewSuffix); ok && h.cfg.Renew != nil {
+		h.serveRenewal(w, r, stem)
+		return
+	}
 	stem, ok := strings.CutSuffix(name, mediumSuffix)
 	var mac site.MAC
 	var err error

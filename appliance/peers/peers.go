@@ -26,6 +26,7 @@ const (
 	Running     Topic = 4 // what devices run, for the director
 	Objects     Topic = 5 // of the embedded registry: devices, collections, vDisks
 	Events      Topic = 6 // of devices, for their timelines
+	Media       Topic = 7 // what targets say of the boot media in them
 )
 
 // Share is what one room has to tell. Changed and Merge are called by several goroutines at once; they must return soon and copy what they

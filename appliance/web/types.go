@@ -13,20 +13,46 @@ import (
 
 // Status is the site at a glance, as one appliance sees it.
 type Status struct {
-	Node      string       `json:"node"`
-	Version   string       `json:"version"`
-	Now       time.Time    `json:"now"`
-	Started   time.Time    `json:"started"`
-	View      *site.View   `json:"view"`
-	VIP       *VIP         `json:"vip,omitempty"`  // of [vip]
-	VIPs      []VIP        `json:"vips,omitempty"` // all, that of [vip] first
-	Peers     []peers.Peer `json:"peers,omitempty"`
-	Checks    []Check      `json:"checks"`
-	Sessions  []Session    `json:"sessions"`
-	Transfers []Transfer   `json:"transfers,omitempty"`      // TFTP, under way
-	Past      []Transfer   `json:"past_transfers,omitempty"` // the last that ended, the newest first
-	Leases    int          `json:"leases"`                   // addresses given from pools or reservations that are alive
-	Warnings  []string     `json:"warnings"`                 // what somebody should look at, one line each
+	Node      string         `json:"node"`
+	Version   string         `json:"version"`
+	Now       time.Time      `json:"now"`
+	Started   time.Time      `json:"started"`
+	View      *site.View     `json:"view"`
+	VIP       *VIP           `json:"vip,omitempty"`  // of [vip]
+	VIPs      []VIP          `json:"vips,omitempty"` // all, that of [vip] first
+	Peers     []peers.Peer   `json:"peers,omitempty"`
+	Checks    []Check        `json:"checks"`
+	Sessions  []Session      `json:"sessions"`
+	Transfers []Transfer     `json:"transfers,omitempty"`      // TFTP, under way
+	Past      []Transfer     `json:"past_transfers,omitempty"` // the last that ended, the newest first
+	Media     []MediumReport `json:"media,omitempty"`          // boot media in running targets, and those that shall have one
+	Leases    int            `json:"leases"`                   // addresses given from pools or reservations that are alive
+	Warnings  []string       `json:"warnings"`                 // what somebody should look at, one line each
+}
+
+// MediumState is how a boot medium in a target stands to what the site wants.
+type MediumState string
+
+// The states of a boot medium.
+const (
+	MediumCurrent MediumState = "current"
+	MediumBehind  MediumState = "behind" // it is told so when it asks, every two minutes
+	MediumFailed  MediumState = "failed" // it cannot be written
+	MediumSilent  MediumState = "silent" // its device has not asked since this appliance started: it is off, or its image has no unit for it
+	MediumKept    MediumState = "kept"   // nobody wants another one
+)
+
+// MediumReport is a boot medium in a target.
+type MediumReport struct {
+	MAC        site.MAC    `json:"mac"`
+	Device     string      `json:"device,omitempty"`
+	Collection string      `json:"collection,omitempty"`
+	Medium     string      `json:"medium,omitempty"` // the target's name of it: vda4
+	Has        int         `json:"has"`              // its version; 0: it was made by hand
+	Wants      int         `json:"wants"`            // 0: nobody wants another one
+	State      MediumState `json:"state"`
+	Problem    string      `json:"problem,omitempty"` // why it cannot be written: read-only, mounted, in-use or write
+	At         time.Time   `json:"at,omitzero"`       // when it was last heard of
 }
 
 // VIP is what the VRRP router says.

@@ -22,7 +22,7 @@ func imageCommand(api *apiFlags) *cobra.Command {
 		Use: "image", Short: "Make and update boot media, for targets whose DHCP and TFTP are somebody else's", Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(mediumCommand(&mediumFlags{}, api, "iso", "Make a boot medium, as a CD image"), diskCommand(api), updateCommand(&mediumFlags{}, api), nodeImageCommand())
+	c.AddCommand(mediumCommand(&mediumFlags{}, api, "iso", "Make a boot medium, as a CD image"), diskCommand(api), updateCommand(&mediumFlags{}, api), rolloutCommand(api), reportCommand(api), nodeImageCommand())
 	return c
 }
 
@@ -90,7 +90,7 @@ func (f *mediumFlags) medium(ctx context.Context, api *apiFlags) (*image.Medium,
 
 // config is what goes into a medium by the flags.
 func (f *mediumFlags) config(ctx context.Context, api *apiFlags) (image.MediumConfig, error) {
-	script, err := f.script(ctx, api)
+	program, err := f.program(ctx, api)
 	if err != nil {
 		return image.MediumConfig{}, err
 	}
@@ -107,23 +107,23 @@ func (f *mediumFlags) config(ctx context.Context, api *apiFlags) (image.MediumCo
 	if err != nil {
 		return image.MediumConfig{}, usageError{err}
 	}
-	return image.MediumConfig{Script: script, Loaders: loaders, Time: date}, nil
+	return image.MediumConfig{Program: program, Loaders: loaders, Time: date}, nil
 }
 
-// script is the script by the flags.
-func (f *mediumFlags) script(ctx context.Context, api *apiFlags) (string, error) {
+// program is what the medium does by the flags.
+func (f *mediumFlags) program(ctx context.Context, api *apiFlags) (image.Program, error) {
 	if err := f.parse(); err != nil {
-		return "", usageError{err}
+		return image.Program{}, usageError{err}
 	}
 	if len(f.boot.Hosts) == 0 {
 		_, s, err := api.site(ctx)
 		if err != nil {
-			return "", fmt.Errorf("%w; or name the login servers with --server", err)
+			return image.Program{}, fmt.Errorf("%w; or name the login servers with --server", err)
 		}
 		f.boot.Hosts = site.Hosts(s.View.LoginServers(), cmp.Or(s.View.Boot.HTTPPort, 80))
 		f.boot.Site = cmp.Or(f.boot.Site, s.View.Site)
 	}
-	return f.boot.Script(), nil
+	return image.Program{Script: f.boot.Script(), About: f.boot.About()}, nil
 }
 
 // trust puts the authority of --ca-file into iPXE for UEFI.

@@ -18,11 +18,11 @@ as for a new medium, not as it was. Nothing but the script is written, and nothi
 		Example: "  everboot image update boot.img --server 198.18.0.10 --server 198.18.0.2",
 		Args:    exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			script, err := f.script(c.Context(), api)
+			program, err := f.program(c.Context(), api)
 			if err != nil {
 				return err
 			}
-			changed, err := updateMedium(args[0], script)
+			changed, err := updateMedium(args[0], program)
 			if err != nil {
 				return err
 			}
@@ -38,7 +38,7 @@ as for a new medium, not as it was. Nothing but the script is written, and nothi
 	return c
 }
 
-func updateMedium(path, script string) (changed bool, err error) {
+func updateMedium(path string, p image.Program) (changed bool, err error) {
 	disk, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return false, err
@@ -49,9 +49,8 @@ func updateMedium(path, script string) (changed bool, err error) {
 		return false, fmt.Errorf("asking for the size of %s: %w", path, err)
 	}
 	// A stick is longer than the medium on it, which begins where it begins; what else is on a disk is not searched.
-	had, err := image.UpdateMedium(disk, min(size, image.MediumSize), script)
-	if err != nil {
-		return false, fmt.Errorf("%s: %w", path, err)
+	if changed, err = image.UpdateMedium(disk, min(size, image.MediumSize), p); err != nil {
+		return changed, fmt.Errorf("%s: %w", path, err)
 	}
-	return had != script, disk.Sync()
+	return changed, nil
 }

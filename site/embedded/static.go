@@ -34,7 +34,7 @@ func newStatic(c site.Content, siteName, file string) (*static, error) {
 		}
 	}
 	for _, k := range c.Collections {
-		if err := site.CheckName("collection", k.Name); err != nil {
+		if err := k.Check(); err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		if err := add(s.collections, "collection", k.Name, k, file); err != nil {

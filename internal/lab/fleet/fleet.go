@@ -43,6 +43,8 @@ type Options struct {
 	// Media says that targets boot from media: DHCP is the router's, which gives addresses and no boot options, and the appliances
 	// run neither DHCP nor TFTP.
 	Media bool
+	// Collection is that of all devices; it stands in no file.
+	Collection string
 	// Router are more arguments of the router's DHCP server.
 	Router []string
 	// Loader says that targets start the boot loader of their vDisk, which reads the kernel block by block; else they load it over HTTP.
@@ -140,7 +142,7 @@ func (f *Fleet) writeAppliance(name string) error {
 	fmt.Fprintf(&c, "[api]\nlisten = \":8667\"\ntoken = \"file:%s\"\n", f.path("api.token"))
 	if !f.opts.Consul {
 		for n := 1; n <= Targets; n++ {
-			fmt.Fprintf(&c, "\n[[device]]\nmac = %q\nname = \"t%d\"\naddress = %q\nvdisk = \"debian\"\n", MAC(n), n, Address(n))
+			fmt.Fprintf(&c, "\n[[device]]\nmac = %q\nname = \"t%d\"\naddress = %q\nvdisk = \"debian\"\ncollection = %q\n", MAC(n), n, Address(n), f.opts.Collection)
 		}
 	}
 	if !f.opts.Consul && !f.opts.Loader {

@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
 
+	"everboot/appliance/web"
 	"everboot/image"
 	"everboot/internal/lab"
 	"everboot/internal/lab/fleet"
@@ -18,15 +20,42 @@ import (
 	"everboot/site"
 )
 
-// TestBootMediumToLogin starts the demo's Debian from a CD, with an address from a DHCP server that gives no boot options, until somebody can log in.
+// TestBootMediumToLogin starts the demo's Debian from a disk, with an address from a DHCP server that gives no boot options, until somebody can log in. Then the
+// medium of the running target is given other login servers, by its collection: it writes them, says so, and asks them first when it starts again.
 func TestBootMediumToLogin(t *testing.T) {
-	f := newFleet(t, fleet.Options{Media: true}, vdisk.Full)
+	const own = "198.18.0.2"
+	f := newFleet(t, fleet.Options{Media: true, Collection: "lab"}, vdisk.Full)
 	start(t, f, "a", "s1")
-	iso := filepath.Join(f.Lab.Dir(), "boot.iso")
-	command(t, f, "a", "image", "iso", "--output", iso) // the login servers are what the appliance says
-	target, err := f.PowerOnWith(1, lab.MachineConfig{Name: "t1", ISO: iso})
+	disk := filepath.Join(f.Lab.Dir(), "boot.img")
+	command(t, f, "a", "image", "disk", "--output", disk) // the login servers are what the appliance says
+	target, err := f.PowerOnWith(1, lab.MachineConfig{Name: "t1", Disk: disk})
 	must(t, err)
+	_, err = target.Expect("asking "+fleet.VIP+" for", bootTime)
+	must(t, err)
+	command(t, f, "a", "collection", "set", "lab")
+	command(t, f, "a", "image", "rollout", "--collection", "lab", "--server", own, "--server", fleet.VIP)
 	_, err = target.Expect("(?i)login: ", bootTime)
+	must(t, err)
+	must(t, target.Send("systemctl start everboot-medium\r")) // root is logged in; by itself it asks a minute after it started
+	var last []web.MediumReport
+	err = lab.Eventually(bootTime, "the target has the first version", func() error {
+		s, err := f.Status("a")
+		if err != nil {
+			return err
+		}
+		last = s.Media
+		current := func(m web.MediumReport) bool { return m.MAC.String() == fleet.MAC(1) && m.State == web.MediumCurrent }
+		if !slices.ContainsFunc(last, func(m web.MediumReport) bool { return current(m) && m.Medium == "vda" }) || !slices.ContainsFunc(last, func(m web.MediumReport) bool { return current(m) && m.Medium == "vda-uefi" }) {
+			return fmt.Errorf("the report is %+v", last)
+		}
+		return nil
+	})
+	must(t, err)
+	if silent := slices.DeleteFunc(last, func(m web.MediumReport) bool { return m.State != web.MediumSilent }); len(silent) != fleet.Targets-1 {
+		t.Errorf("%d devices of the collection are silent: %+v", len(silent), silent)
+	}
+	target.Reset()
+	_, err = target.Expect("asking "+own+" for", bootTime)
 	must(t, err)
 }
 
@@ -149,7 +178,7 @@ func writeMediumWith(t *testing.T, l *lab.Lab, name string, b site.Bootstrap, au
 	if authority != nil {
 		must(t, loaders.Trust(authority))
 	}
-	m, err := image.NewMedium(image.MediumConfig{Script: b.Script(), Loaders: loaders})
+	m, err := image.NewMedium(image.MediumConfig{Program: image.Program{Script: b.Script(), About: b.About()}, Loaders: loaders})
 	must(t, err)
 	path := filepath.Join(l.Dir(), name)
 	must(t, image.WriteFile(path, m))
