@@ -1,8 +1,10 @@
 package image
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // PartitionSize is the size of a boot medium that is a partition, in bytes.
@@ -69,8 +71,8 @@ func PlanPartition(d io.ReaderAt, size int64) (Plan, error) {
 	return Plan{Start: start, Number: index + 1, table: t, size: size}, err
 }
 
-// Write does what the plan says. The partition's content comes first, and the table, which makes it one, last: when it fails before, the disk has what
-// it had.
+// Write does what the plan says. A partition that has these boot programs already is given its script in place. Else the partition's content comes first, and the
+// table, which makes it one, last: when it fails before, the disk has what it had.
 func (p Plan) Write(d disk, c MediumConfig) error {
 	script, err := c.Program.slot()
 	if err != nil {
@@ -87,6 +89,17 @@ func (p Plan) Write(d disk, c MediumConfig) error {
 	if err := fillFAT(content, PartitionSize, c.Time, files); err != nil {
 		return fmt.Errorf("making the file system: %w", err)
 	}
+	if p.Exists {
+		there := section{d, p.Start}
+		same, err := differOnlyInProgram(there, content)
+		if err != nil {
+			return err
+		}
+		if same { // in place, which a power failure cannot harm
+			_, err := UpdateMedium(there, PartitionSize, c.Program)
+			return err
+		}
+	}
 	if _, err := d.WriteAt(content.data, p.Start); err != nil {
 		return fmt.Errorf("writing the partition: %w", err)
 	}
@@ -97,4 +110,34 @@ func (p Plan) Write(d disk, c MediumConfig) error {
 		return nil
 	}
 	return p.table.write(d, d.Sync)
+}
+
+// section is a part of a disk, from a byte on.
+type section struct {
+	disk
+	start int64
+}
+
+// ReadAt implements io.ReaderAt.
+func (s section) ReadAt(b []byte, at int64) (int, error) { return s.disk.ReadAt(b, s.start+at) }
+
+// WriteAt implements io.WriterAt.
+func (s section) WriteAt(b []byte, at int64) (int, error) { return s.disk.WriteAt(b, s.start+at) }
+
+// differOnlyInProgram reports whether a boot partition has what it shall have everywhere but in its slot.
+func differOnlyInProgram(there io.ReaderAt, want *memory) (bool, error) {
+	now := make([]byte, PartitionSize)
+	if _, err := there.ReadAt(now, 0); err != nil {
+		return false, fmt.Errorf("reading the partition: %w", err)
+	}
+	has, err := findSlots(&memory{data: now}, PartitionSize)
+	if err != nil {
+		return false, err
+	}
+	wants, err := findSlots(want, PartitionSize)
+	if err != nil || len(wants) != 1 || !slices.Equal(has, wants) {
+		return false, err
+	}
+	at := wants[0]
+	return bytes.Equal(now[:at], want.data[:at]) && bytes.Equal(now[at+slotSize:], want.data[at+slotSize:]), nil
 }

@@ -74,8 +74,21 @@ func TestPartitionTouchesNothingElse(t *testing.T) {
 	if err != nil || !again.Exists || again.Start != plan.Start || again.Number != 4 {
 		t.Fatalf("the second time: %+v, %v", again, err)
 	}
-	if err := again.Write(d, mediumConfig(otherProgram)); err != nil {
+	// The same boot programs: what fails in the middle leaves the old script.
+	if err := again.Write(&dying{d, 3}, mediumConfig(otherProgram)); !errors.Is(err, errPower) {
 		t.Fatal(err)
+	}
+	slots, err := findSlots(d, int64(len(d.data)))
+	if err != nil || len(slots) != 1 || runs(t, d.data[slots[0]:slots[0]+slotSize]) != "here here" {
+		t.Fatalf("slots at %v, %v", slots, err)
+	}
+	if err := again.Write(d, mediumConfig(otherProgram)); err != nil || runs(t, d.data[slots[0]:slots[0]+slotSize]) != "there there" {
+		t.Fatal(err)
+	}
+	newer := mediumConfig(otherProgram)
+	newer.Loaders.IPXEUEFI = append(newer.Loaders.IPXEUEFI, "newer"...)
+	if err := again.Write(d, newer); err != nil || !bytes.Contains(d.data, []byte("\nnewer")) {
+		t.Fatalf("newer boot programs are not written: %v", err)
 	}
 	for _, changed := range []bool{true, false} {
 		if got, err := UpdateMedium(d, int64(len(d.data)), testProgram); err != nil || got != changed {

@@ -238,7 +238,7 @@ func (h *HTTP) serveScript(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
-	script, reason := Script(v, q.MAC, Asked{Host: askedHost(r), SANPort: h.cfg.SANPort})
+	script, reason := Script(v, q.MAC, Asked{Host: askedHost(r), TLS: r.TLS != nil, SANPort: h.cfg.SANPort})
 	detail := "script"
 	if q.Medium != (Medium{}) {
 		detail = "script for a boot medium"

@@ -63,7 +63,7 @@ func freeTCP(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestHTTPS: with a certificate the same files are served at both ports.
+// TestHTTPS: with a certificate the same files are served at both ports, and a target's script names the one that it was asked at.
 func TestHTTPS(t *testing.T) {
 	files, _ := newFiles(t)
 	cfg := tftp.HTTPConfig{Listen: freeTCP(t), ListenTLS: freeTCP(t)}
@@ -81,15 +81,17 @@ func TestHTTPS(t *testing.T) {
 	go func() { done <- h.Run(ctx) }()
 	<-h.Ready()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: trusted}}}
-	for _, url := range []string{"http://" + cfg.Listen + "/sub/kernel", "https://" + cfg.ListenTLS + "/sub/kernel"} {
-		r, err := client.Get(url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(r.Body)
-		r.Body.Close()
-		if err != nil || string(body) != "kernel" {
-			t.Errorf("%s: %q, %v", url, body, err)
+	for _, server := range []string{"http://" + cfg.Listen, "https://" + cfg.ListenTLS} {
+		for path, want := range map[string]string{"/sub/kernel": "kernel", "/boot?mac=52:54:00:00:00:01": "chain --autofree --replace " + server + "/boot?mac="} {
+			r, err := client.Get(server + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(r.Body)
+			r.Body.Close()
+			if err != nil || !strings.Contains(string(body), want) {
+				t.Errorf("%s%s: %q, %v; want %q", server, path, body, err, want)
+			}
 		}
 	}
 	cancel()

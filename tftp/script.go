@@ -21,7 +21,17 @@ const waitSeconds = 3
 // Asked is how a target reached us.
 type Asked struct {
 	Host    string // address or name, perhaps with a port, that the target asked; kernel and initrd come from there
+	TLS     bool   // it asked over HTTPS: so come kernel and initrd
 	SANPort uint16 // of the director; 0: DefaultSANPort
+}
+
+// url is where it asks next.
+func (a Asked) url(path string, mac site.MAC) string {
+	u := url.URL{Scheme: "http", Host: a.Host, Path: path, RawQuery: "mac=" + mac.String()}
+	if a.TLS {
+		u.Scheme = "https"
+	}
+	return u.String()
 }
 
 // Script returns the iPXE script of one target, and Offered; or a script that says why it cannot boot now, waits and asks again,
@@ -79,8 +89,8 @@ func writeBoot(b *strings.Builder, v *site.View, mac site.MAC, a site.Assignment
 	} else {
 		fmt.Fprintf(b, "sanhook --drive 0x80 %s || goto failed\n", san)
 		// UEFI's kernel finds its initrd by the name on its command line; BIOS takes no harm from it.
-		fmt.Fprintf(b, "kernel %s initrd=initrd.img %s || goto failed\n", fileURL(asked.Host, a.VDisk.Kernel, mac), plain(a.VDisk.Cmdline))
-		fmt.Fprintf(b, "initrd --name initrd.img %s || goto failed\n", fileURL(asked.Host, a.VDisk.Initrd, mac))
+		fmt.Fprintf(b, "kernel %s initrd=initrd.img %s || goto failed\n", fileURL(asked, a.VDisk.Kernel, mac), plain(a.VDisk.Cmdline))
+		fmt.Fprintf(b, "initrd --name initrd.img %s || goto failed\n", fileURL(asked, a.VDisk.Initrd, mac))
 		b.WriteString("boot || goto failed\n")
 	}
 	b.WriteString(scriptFailed)
@@ -99,13 +109,12 @@ iseq ${sanwait} 16 && set sanwait:int32 8 ||
 
 // writeAgain ends a script. chain --replace does not nest.
 func writeAgain(b *strings.Builder, mac site.MAC, asked Asked) {
-	again := url.URL{Scheme: "http", Host: asked.Host, Path: "/boot", RawQuery: "mac=" + mac.String()}
 	fmt.Fprintf(b, `iseq ${everboot} 1 && exit 0 ||
 :again
 chain --autofree --replace %s ||
 sleep %d
 goto again
-`, again.String(), waitSeconds)
+`, asked.url("/boot", mac), waitSeconds)
 }
 
 // SANURI returns iPXE's name for a disk: iscsi:SERVER::PORT:LUN:TARGET (RFC 4173 §5, with an empty protocol, which means TCP).
@@ -122,9 +131,8 @@ func SANURI(server netip.Addr, port uint16, iqn string) string {
 
 // fileURL names a boot file. The MAC goes with it so that the fetch can be told of in the target's timeline; iPXE names the
 // image after the path alone.
-func fileURL(host, name string, mac site.MAC) string {
-	u := url.URL{Scheme: "http", Host: host, Path: "/" + strings.TrimLeft(plain(name), "/"), RawQuery: "mac=" + mac.String()}
-	return u.String()
+func fileURL(asked Asked, name string, mac site.MAC) string {
+	return asked.url("/"+strings.TrimLeft(plain(name), "/"), mac)
 }
 
 // plain keeps an operator's text on one line of the script. iPXE's ${settings} in it work: that is a feature of the command line.

@@ -41,6 +41,11 @@ func TestScript(t *testing.T) {
 			d.Kernel, d.Initrd, d.Cmdline = "/debian/vmlinuz 6.1", "debian/initrd.img", "root=/dev/sda1 ro\necho injected"
 			v.VDisks["debian"] = d
 		}, tftp.Asked{Host: "198.18.0.2:8080", SANPort: 3261}, site.Offered},
+		{"https", func(v *site.View) {
+			d := v.VDisks["debian"]
+			d.Kernel, d.Initrd = "debian/vmlinuz", "debian/initrd.img"
+			v.VDisks["debian"] = d
+		}, tftp.Asked{Host: "boot.example.net:8443", TLS: true}, site.Offered},
 		{"no-streamer", func(v *site.View) { setStreamers(v, site.Down) }, tftp.Asked{Host: "198.18.0.2"}, site.NoHealthyStreamer},
 		{"unknown-device", func(v *site.View) { delete(v.Devices, t1) }, tftp.Asked{Host: "198.18.0.2"}, site.UnknownDevice},
 		{"no-address", func(v *site.View) { v.Boot.Address = netip.Addr{} }, tftp.Asked{Host: "198.18.0.2"}, site.NoBootAddress},

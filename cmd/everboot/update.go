@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -39,17 +37,13 @@ as for a new medium, not as it was. Nothing but the script is written, and nothi
 }
 
 func updateMedium(path string, p image.Program) (changed bool, err error) {
-	disk, err := os.OpenFile(path, os.O_RDWR, 0)
+	disk, err := image.OpenDevice(path)
 	if err != nil {
 		return false, err
 	}
 	defer disk.Close()
-	size, err := disk.Seek(0, io.SeekEnd) // a device has no other size
-	if err != nil {
-		return false, fmt.Errorf("asking for the size of %s: %w", path, err)
-	}
 	// A stick is longer than the medium on it, which begins where it begins; what else is on a disk is not searched.
-	if changed, err = image.UpdateMedium(disk, min(size, image.MediumSize), p); err != nil {
+	if changed, err = image.UpdateMedium(disk, min(disk.Size, image.MediumSize), p); err != nil {
 		return changed, fmt.Errorf("%s: %w", path, err)
 	}
 	return changed, nil

@@ -43,6 +43,8 @@ type Options struct {
 	// Media says that targets boot from media: DHCP is the router's, which gives addresses and no boot options, and the appliances
 	// run neither DHCP nor TFTP.
 	Media bool
+	// HTTP are more lines of the appliances' [http].
+	HTTP string
 	// Collection is that of all devices; it stands in no file.
 	Collection string
 	// Router are more arguments of the router's DHCP server.
@@ -139,6 +141,7 @@ func (f *Fleet) writeAppliance(name string) error {
 		c.WriteString("[tftp]\n")
 	}
 	fmt.Fprintf(&c, "root = %q\n\n", f.path(name, "boot"))
+	fmt.Fprintf(&c, "[http]\n%s\n", f.opts.HTTP)
 	fmt.Fprintf(&c, "[api]\nlisten = \":8667\"\ntoken = \"file:%s\"\n", f.path("api.token"))
 	if !f.opts.Consul {
 		for n := 1; n <= Targets; n++ {

@@ -167,17 +167,8 @@ func TestMediumAsksLoginServersInTurn(t *testing.T) {
 // writeMedium writes a medium with Debian's loaders.
 func writeMedium(t *testing.T, l *lab.Lab, name string, b site.Bootstrap) string {
 	t.Helper()
-	return writeMediumWith(t, l, name, b, nil)
-}
-
-// writeMediumWith writes a medium that trusts an authority, if one is given.
-func writeMediumWith(t *testing.T, l *lab.Lab, name string, b site.Bootstrap, authority []byte) string {
-	t.Helper()
 	loaders, err := image.FindLoaders(nil)
 	must(t, err)
-	if authority != nil {
-		must(t, loaders.Trust(authority))
-	}
 	m, err := image.NewMedium(image.MediumConfig{Program: image.Program{Script: b.Script(), About: b.About()}, Loaders: loaders})
 	must(t, err)
 	path := filepath.Join(l.Dir(), name)

@@ -3,14 +3,12 @@ package fleet_test
 import (
 	"crypto/sha256"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"everboot/internal/lab"
-	"everboot/site"
 )
 
 // foreignDisk is a disk image with three partitions of somebody else's, and a gap of 9 MiB behind the second; it returns their content's digests.
@@ -100,22 +98,4 @@ func TestMediumOnAFullDisk(t *testing.T) {
 	if want := "everboot: writing /mnt/boot.iso: no space left on device; nothing of it is left\nexit 1\n0"; strings.TrimSpace(out) != want {
 		t.Errorf("%s\nwant\n%s", out, want)
 	}
-}
-
-// TestMediumWithHTTPS: UEFI asks a login server over HTTPS, whose certificate is signed by an authority that the medium was told of.
-func TestMediumWithHTTPS(t *testing.T) {
-	l := lab.ForTest(t)
-	lan := l.Segment("lan")
-	server := l.Host("server")
-	server.Join(lan, "198.18.0.7/24")
-	authority, certificate := certificates(t, netip.MustParseAddr("198.18.0.7"))
-	serveTLS(t, server, certificate)
-	path := writeMediumWith(t, l, "boot.img", site.Bootstrap{
-		Hosts: []string{"https://198.18.0.7"}, Address: netip.MustParsePrefix("198.18.0.51/24"),
-	}, authority)
-	m, err := l.Machine(lab.MachineConfig{Name: "t", Segment: lan, Firmware: lab.UEFI, ISO: path, MemoryMB: 256})
-	must(t, err)
-	defer m.Stop()
-	_, err = m.Expect("SCRIPT over TLS\n", bootTime)
-	must(t, err)
 }
