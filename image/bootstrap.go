@@ -121,11 +121,17 @@ func runMmdebstrap(ctx context.Context, c VDiskConfig, dir string, args []string
 		return err
 	}
 	// It says a hook that failed again, as a whole: what went wrong stands before.
-	said := strings.Join(args, "\n")
-	last := follow(stderr, c.Progress, func(line string) bool { return len(line) > 1 && strings.Contains(said, line) })
+	said, full := strings.Join(args, "\n"), false
+	last := follow(stderr, c.Progress, func(line string) bool {
+		full = full || strings.Contains(line, "No space left on device")
+		return len(line) > 1 && strings.Contains(said, line)
+	})
 	err = cmd.Wait()
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if err != nil && full {
+		return fmt.Errorf("running mmdebstrap: %w", syscall.ENOSPC)
 	}
 	if err != nil {
 		return fmt.Errorf("running mmdebstrap: %w\n%s", err, strings.Join(last, "\n"))

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -25,6 +26,8 @@ const (
 	// DefaultNodeSize is the size of a node's disk, in bytes. It is a sparse file.
 	DefaultNodeSize = 8 << 30
 	minNodeSize     = 4 << 30
+	// nodeBuildSpace is what a build takes for a while: the root in files, as a file system, and on the disk.
+	nodeBuildSpace = 3 << 30
 
 	ipxeSuite = "trixie" // whose ipxe is new enough
 )
@@ -86,7 +89,35 @@ func (c NodeConfig) Validate() error {
 			return fmt.Errorf("%s is no file", path)
 		}
 	}
-	return c.debian().Validate()
+	return errors.Join(c.checkOutputs(), c.debian().Validate())
+}
+
+// checkOutputs protects what is no image: it would be replaced.
+func (c NodeConfig) checkOutputs() error {
+	if filepath.Clean(c.Output) == filepath.Clean(c.Compact) {
+		return fmt.Errorf("%s cannot be raw and qcow2: name two files", c.Output)
+	}
+	for _, path := range []string{c.Output, c.Compact} {
+		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+			return fmt.Errorf("%s is no file, and is left as it is: name one, then copy it", path)
+		}
+	}
+	return nil
+}
+
+// checkTools looks for the programs of other packages, before minutes are spent.
+func (c NodeConfig) checkTools() error {
+	for _, tool := range []struct {
+		name, from string
+		needed     bool
+	}{
+		{"mmdebstrap", "mmdebstrap", true}, {"newuidmap", "uidmap", os.Geteuid() != 0}, {"qemu-img", "qemu-utils", c.Compact != ""},
+	} {
+		if _, err := exec.LookPath(tool.name); err != nil && tool.needed {
+			return fmt.Errorf("%s is missing: apt-get install %s", tool.name, tool.from)
+		}
+	}
+	return nil
 }
 
 // debian is what the build shares with that of a vDisk.
@@ -106,35 +137,55 @@ func BuildNode(ctx context.Context, c NodeConfig) error {
 	if c.Date.IsZero() {
 		c.Date = firstDay
 	}
-	if c.Compact != "" {
-		if _, err := exec.LookPath("qemu-img"); err != nil {
-			return errors.New("qemu-img is missing: apt-get install qemu-utils")
-		}
+	if err := c.checkTools(); err != nil {
+		return err
 	}
-	dir, err := os.MkdirTemp(filepath.Dir(c.Output), temporaryPrefix(c.Output))
+	dir, err := buildFolder(c.Output)
 	if err != nil {
-		return fmt.Errorf("making a folder beside the output: %w", plainPathError(err))
+		return err
 	}
 	defer os.RemoveAll(dir)
+	if err := c.build(ctx, dir); errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("no space left in %s: a build takes about %d GiB there; nothing of it is left", filepath.Dir(c.Output), nodeBuildSpace>>30)
+	} else if err != nil {
+		return err
+	}
+	return os.Rename(filepath.Join(dir, DiskFile), c.Output)
+}
+
+// buildFolder makes a folder beside an output: what is made there can be put in place as a whole.
+func buildFolder(output string) (string, error) {
+	dir, err := os.MkdirTemp(filepath.Dir(output), temporaryPrefix(output))
+	if err != nil {
+		return "", fmt.Errorf("making a folder in %s: %w", filepath.Dir(output), plainPathError(err))
+	}
+	return dir, nil
+}
+
+// build makes the disk in dir, and the compact one in its place.
+func (c NodeConfig) build(ctx context.Context, dir string) error {
 	if err := c.bootstrap(ctx, dir); err != nil {
 		return err
 	}
 	c.debian().Progress("writing the disk")
 	disk := filepath.Join(dir, DiskFile)
-	if err := c.writeDisk(dir, disk); err != nil {
+	if err := c.writeDisk(dir, disk); err != nil || c.Compact == "" {
 		return err
 	}
-	if c.Compact != "" {
-		c.debian().Progress("compressing it")
-		compact := disk + ".qcow2"
-		if out, err := exec.CommandContext(ctx, "qemu-img", "convert", "-q", "-c", "-W", "-O", "qcow2", disk, compact).CombinedOutput(); err != nil {
-			return fmt.Errorf("running qemu-img: %w: %s", err, out)
-		}
-		if err := os.Rename(compact, c.Compact); err != nil {
-			return err
-		}
+	c.debian().Progress("compressing it")
+	beside, err := buildFolder(c.Compact)
+	if err != nil {
+		return err
 	}
-	return os.Rename(disk, c.Output)
+	defer os.RemoveAll(beside)
+	compact := filepath.Join(beside, DiskFile)
+	if out, err := exec.CommandContext(ctx, "qemu-img", "convert", "-q", "-c", "-W", "-O", "qcow2", disk, compact).CombinedOutput(); err != nil {
+		if strings.Contains(string(out), "No space left") {
+			return fmt.Errorf("no space left in %s for the qcow2; nothing of it is left", filepath.Dir(c.Compact))
+		}
+		return fmt.Errorf("running qemu-img: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return os.Rename(compact, c.Compact)
 }
 
 // seed makes the GUIDs of the disk: no two builds of the same share them with a vDisk, and none tells two machines apart.

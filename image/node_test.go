@@ -27,6 +27,8 @@ func TestBadNode(t *testing.T) {
 		"use 4 GiB or more":      func(c *NodeConfig) { c.Size = 1 << 30 },
 		"name of a Debian":       func(c *NodeConfig) { c.Packages = []string{"rsync; reboot"} },
 		"public key of one line": func(c *NodeConfig) { c.User, c.Key = "admin", "ssh-ed25519 AAAA\nmore" },
+		"two files":              func(c *NodeConfig) { c.Compact = filepath.Dir(c.Output) + "/./node.raw" },
+		"left as it is":          func(c *NodeConfig) { c.Compact = "/dev/null" },
 		"small letters":          func(c *NodeConfig) { c.User, c.Key = "a;b", "ssh-ed25519 AAAA" },
 	} {
 		c := aNode(t)

@@ -3,6 +3,7 @@ package join
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/subtle"
 	"crypto/tls"
 	"encoding/json"
@@ -23,6 +24,8 @@ const (
 	enterPatience = 30 * time.Second
 	dialPatience  = 10 * time.Second
 	maxBundle     = 4 << 20
+	// maxReason is as much as the other node's operator is told of why this one is not set up.
+	maxReason = 1000
 )
 
 // Entered is what a node that joined has now.
@@ -36,7 +39,8 @@ type Entered struct {
 	HTTPS bool `json:"https"`
 }
 
-// Enter asks with a line, and makes this node's configuration of the answer. An empty n.Interface is the one that leads to the other node.
+// Enter asks with a line, makes this node's configuration of the answer, and says so. An empty n.Interface is the one that leads to the other node.
+// What it returns has files beside an error where all is made, and the other node could not be told.
 func Enter(ctx context.Context, line Line, n Node, now time.Time) (Entered, error) {
 	dir := folder(n.Folder)
 	if err := dir.isFree(); err != nil {
@@ -56,11 +60,36 @@ func Enter(ctx context.Context, line Line, n Node, now time.Time) (Entered, erro
 	if own, err = appliance.AddressOf(n.Interface, nil); err != nil {
 		return Entered{}, err
 	}
-	b, err := ask(ctx, conn, line, request{Token: line.Token[:], Node: n.Name, Address: own})
+	q := request{Token: line.Token[:], Node: n.Name, Address: own, Nonce: make([]byte, len(claim{}.nonce)), Has: dir.marks(line.Token)}
+	if _, err := rand.Read(q.Nonce); err != nil {
+		return Entered{}, err
+	}
+	b, err := ask(ctx, conn, line, q)
 	if err != nil {
 		return Entered{}, err
 	}
-	return b.settle(dir, n, own, line.Address.Addr(), now)
+	e, err := b.settle(dir, n, own, line.Address.Addr(), now)
+	if err != nil {
+		q.Error = err.Error()[:min(len(err.Error()), maxReason)]
+	}
+	// Whatever happens meanwhile: the other node waits for it.
+	told := tell(context.WithoutCancel(ctx), line, q)
+	if err == nil && told != nil {
+		err = fmt.Errorf("this node is set up, but %s could not be told of it: %w; add %q to addresses of [peers] there by hand, and start its appliance anew", b.Node, told, own)
+	}
+	return e, err
+}
+
+// tell says what has become of it all.
+func tell(ctx context.Context, line Line, q request) error {
+	conn, err := dial(ctx, line)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	q.Has = nil
+	_, err = post(ctx, conn, line, pathJoined, q)
+	return err
 }
 
 // settle writes what was given.
@@ -116,15 +145,28 @@ var errStranger = errors.New("another certificate")
 
 // ask is the one question.
 func ask(ctx context.Context, conn *tls.Conn, line Line, q request) (Bundle, error) {
-	body, err := json.Marshal(q)
+	answer, err := post(ctx, conn, line, pathJoin, q)
 	if err != nil {
 		return Bundle{}, err
+	}
+	var b Bundle
+	if err := json.Unmarshal(answer, &b); err != nil || b.Config == "" {
+		return Bundle{}, fmt.Errorf("the answer of %s cannot be read (%v): it has another version of everboot", line.Address, err)
+	}
+	return b, nil
+}
+
+// post sends a request and returns the answer, unless it is a refusal.
+func post(ctx context.Context, conn *tls.Conn, line Line, path string, q request) ([]byte, error) {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, enterPatience)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+line.Address.String()+path, bytes.NewReader(body))
 	if err != nil {
-		return Bundle{}, err
+		return nil, err
 	}
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -132,22 +174,21 @@ func ask(ctx context.Context, conn *tls.Conn, line Line, q request) (Bundle, err
 	}}
 	answer, err := client.Do(r)
 	if err != nil {
-		return Bundle{}, fmt.Errorf("asking %s: %w; run everboot invite there for another line", line.Address, err)
+		return nil, fmt.Errorf("asking %s: %w; run everboot invite there for another line", line.Address, err)
 	}
 	defer answer.Body.Close()
-	text := io.LimitReader(answer.Body, maxBundle)
-	if answer.StatusCode != http.StatusOK {
-		var no refusal
-		if err := json.NewDecoder(text).Decode(&no); err != nil || no.Error == "" {
-			return Bundle{}, fmt.Errorf("%s refuses: %s", line.Address, answer.Status)
-		}
-		return Bundle{}, fmt.Errorf("%s refuses: %s", line.Address, no.Error)
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxBundle+1))
+	if err != nil || len(text) > maxBundle {
+		return nil, fmt.Errorf("the answer of %s broke off (%v); run everboot invite there for another line", line.Address, err)
 	}
-	var b Bundle
-	if err := json.NewDecoder(text).Decode(&b); err != nil || b.Config == "" {
-		return Bundle{}, fmt.Errorf("the answer of %s broke off (%v); run everboot invite there for another line", line.Address, err)
+	if answer.StatusCode/100 == 2 {
+		return text, nil
 	}
-	return b, nil
+	var no refusal
+	if json.Unmarshal(text, &no) != nil || no.Error == "" {
+		no.Error = answer.Status
+	}
+	return nil, fmt.Errorf("%s refuses: %s", line.Address, no.Error)
 }
 
 // interfaceOf finds the interface with an address.

@@ -49,6 +49,28 @@ func (f folder) isFree() error {
 	return os.Remove(probe.Name())
 }
 
+// maxMarks is how many files another node is asked about: an appliance has fewer.
+const maxMarks = 64
+
+// marks are those of the files that are here already and that the site may have, too.
+func (f folder) marks(token [16]byte) map[string][]byte {
+	entries, err := os.ReadDir(string(f))
+	if err != nil {
+		return nil // what cannot be read is met when it is written
+	}
+	all := map[string][]byte{}
+	for _, e := range entries {
+		info, err := os.Stat(f.path(e.Name()))
+		if err != nil || !info.Mode().IsRegular() || info.Size() > maxFile || !isFileName(e.Name()) || len(all) == maxMarks {
+			continue
+		}
+		if content, err := os.ReadFile(f.path(e.Name())); err == nil {
+			all[e.Name()] = mark(token, content)
+		}
+	}
+	return all
+}
+
 func isThere(path string) error {
 	return fmt.Errorf("%s is there already, and %s is not: move it away to begin anew", path, ConfigFile)
 }

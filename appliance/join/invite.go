@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -19,37 +18,25 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
 
 	"everboot/appliance"
-	"everboot/site"
 )
 
 const (
-	path           = "/join"
-	maxRequest     = 4 << 10
-	maxConnections = 16
+	// maxConnections and maxOfSource are the connections at one time, in all and of one address: whoever has no line cannot keep out the one that has it.
+	maxConnections = 64
+	maxOfSource    = 4
 	// patience is how long one who connects may take: a line is used once, and then there is nothing to take time for.
 	patience = 5 * time.Second
-	// wrongToken holds an answer to a wrong token back. With maxConnections that is 16 guesses a second at 2^128 tokens.
+	// wrongToken holds an answer to a wrong token back. With maxConnections that is 64 guesses a second at 2^128 tokens.
 	wrongToken = time.Second
+	// settling is how long a node that was given everything may take to say that it is set up: it makes a key meanwhile, on a slow machine.
+	settling = 2 * time.Minute
 )
-
-// request is what the new node says.
-type request struct {
-	Token   []byte     `json:"token"`
-	Node    string     `json:"node"`
-	Address netip.Addr `json:"address"` // its own, at which it will be a peer
-}
-
-// refusal is the answer to one that gets nothing.
-type refusal struct {
-	Error string `json:"error"`
-}
 
 // Joined is the node that joined.
 type Joined struct {
@@ -64,14 +51,23 @@ type Invitation struct {
 
 	configPath string
 	config     *appliance.Config
-	bundle     []byte // a Bundle, as it is sent
+	bundle     []byte            // a Bundle, as it is sent
+	files      map[string][]byte // those in it
 	own        netip.Addr
 	listener   net.Listener
 	hold       time.Duration // wrongToken
+	settling   time.Duration
 
 	mu    sync.Mutex
-	used  bool // the line: an answer is under way or gone out, or nobody is waited for any more
+	given *claim // who has used the line; nil: nobody
+	over  bool   // nobody is waited for any more
 	ended chan outcome
+}
+
+// claim is who uses a line.
+type claim struct {
+	Joined
+	nonce [16]byte // known to that one alone
 }
 
 // outcome is what became of the one answer that there is.
@@ -89,7 +85,7 @@ func Invite(configPath string, port uint16, valid time.Duration, now time.Time) 
 	if cfg.Peers.Key.IsZero() {
 		return nil, fmt.Errorf("%s: peers.key is missing, without which appliances share nothing; make it with: head -c 32 /dev/urandom | base64 > peer.key", configPath)
 	}
-	i := &Invitation{Expires: now.Add(valid), configPath: configPath, config: cfg, hold: wrongToken, ended: make(chan outcome, 1)}
+	i := &Invitation{Expires: now.Add(valid), configPath: configPath, config: cfg, hold: wrongToken, settling: settling, ended: make(chan outcome, 1)}
 	if i.own, err = cfg.OwnAddress(); err != nil {
 		return nil, err
 	}
@@ -109,8 +105,8 @@ func joinable(c *appliance.Config) error {
 			"take unicast out on all appliances, or set the new one up by hand and add it to every list")
 	}
 	for n, g := range c.VIP.Groups {
-		if len(g.Unicast) > 0 || g.Interface != "" {
-			return fmt.Errorf("[[vip.group]] %d has unicast or an interface of its own, which are another node's own matter: set the new one up by hand", n+1)
+		if len(g.Unicast) > 0 || g.Interface != "" && g.Interface != c.Interface {
+			return fmt.Errorf("[[vip.group]] %d has unicast, or an interface other than %s, which are another node's own matter: set the new one up by hand", n+1, c.Interface)
 		}
 	}
 	return nil
@@ -127,7 +123,7 @@ func (i *Invitation) listen(at netip.AddrPort, now time.Time) error {
 		return fmt.Errorf("waiting for the other node at %s: %w; another everboot invite waits there already, or name another port with --port", at, err)
 	}
 	i.Line = newLine(listener.Addr().(*net.TCPAddr).AddrPort(), certificate.Certificate[0])
-	i.listener = tls.NewListener(netutil.LimitListener(listener, maxConnections), &tls.Config{
+	i.listener = tls.NewListener(netutil.LimitListener(newSources(listener, maxOfSource), maxConnections), &tls.Config{
 		Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
 	})
 	return nil
@@ -146,6 +142,7 @@ func (i *Invitation) pack() error {
 	if b.Config, b.Files, err = shared(text, i.config.State); err != nil {
 		return err
 	}
+	i.files = b.Files
 	for _, name := range []string{authorityFile, authorityKey} {
 		content, err := os.ReadFile(filepath.Join(filepath.Dir(i.configPath), name))
 		switch {
@@ -165,14 +162,16 @@ func (i *Invitation) pack() error {
 // ErrExpired says that nobody came.
 var ErrExpired = errors.New("no node joined, and the line is void now; everboot invite makes another one")
 
-// Wait answers the one that has the line, and adds it to this node's configuration. It ends with ctx, or when the line is too old.
+// Wait answers the one that has the line, and adds it to this node's configuration once it says that it is set up. It ends with ctx, or when the line is too old.
 func (i *Invitation) Wait(ctx context.Context) (Joined, error) {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+path, i.answer)
+	mux.HandleFunc("POST "+pathJoin, i.answer)
+	mux.HandleFunc("POST "+pathJoined, i.confirm)
 	server := &http.Server{
 		Handler: mux, ReadTimeout: patience, WriteTimeout: patience, MaxHeaderBytes: maxRequest,
 		ErrorLog: log.New(io.Discard, "", 0), // whoever connects without the line is nobody's concern
 	}
+	server.SetKeepAlivesEnabled(false) // a question a connection: nobody stays
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(i.listener) }()
 	late := time.NewTimer(time.Until(i.Expires))
@@ -181,9 +180,11 @@ func (i *Invitation) Wait(ctx context.Context) (Joined, error) {
 	select {
 	case got = <-i.ended:
 	case <-late.C:
-		got = i.stop()
+		i.stop(false)
+		got = <-i.ended
 	case <-ctx.Done():
-		got = i.stop()
+		i.stop(true)
+		got = <-i.ended
 	case err := <-served:
 		return Joined{}, err
 	}
@@ -199,79 +200,51 @@ func (i *Invitation) Wait(ctx context.Context) (Joined, error) {
 	return got.Joined, i.addPeer(got.Address)
 }
 
-// stop waits for nobody any more, but for the one who is being answered.
-func (i *Invitation) stop() outcome {
-	if i.use() {
-		return outcome{err: ErrExpired}
+// stop waits for nobody any more. One that was given everything has its time to say that it is set up, unless it is now.
+func (i *Invitation) stop(now bool) {
+	i.mu.Lock()
+	given := i.given
+	i.mu.Unlock()
+	switch {
+	case given == nil:
+		i.end(outcome{err: ErrExpired})
+	case now:
+		i.end(given.silent())
 	}
-	return <-i.ended
 }
 
-// use uses the line. It tells whether that was still to be had.
-func (i *Invitation) use() bool {
+// silent is the outcome where nothing is known of a node that was given everything.
+func (c claim) silent() outcome {
+	return outcome{err: fmt.Errorf("%s at %s was given the site's secrets and has not said that it is set up; the line is used up. If it is set up, add %q to addresses of [peers] by hand; if not, "+
+		"everboot invite makes another line; if that was not you, change the secrets", c.Node, c.Address, c.Address)}
+}
+
+// end puts the first outcome there is where Wait takes it. It tells whether it was that.
+func (i *Invitation) end(o outcome) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	first := !i.used
-	i.used = true
-	return first
+	if i.over {
+		return false
+	}
+	i.over = true
+	i.ended <- o // it has room for one
+	return true
+}
+
+// use gives the line to one node. It tells whether it was still to be had.
+func (i *Invitation) use(c claim) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.over || i.given != nil || !time.Now().Before(i.Expires) {
+		return false
+	}
+	i.given = &c
+	time.AfterFunc(i.settling, func() { i.end(c.silent()) })
+	return true
 }
 
 // Close stops waiting before Wait.
 func (i *Invitation) Close() error { return i.listener.Close() }
-
-func (i *Invitation) answer(w http.ResponseWriter, r *http.Request) {
-	var q request
-	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&q)
-	if err != nil || subtle.ConstantTimeCompare(q.Token, i.Line.Token[:]) != 1 {
-		time.Sleep(i.hold)
-		refuse(w, http.StatusForbidden, "the line is not the one that was printed last")
-		return
-	}
-	if err := i.check(q, r.RemoteAddr); err != nil {
-		refuse(w, http.StatusConflict, err.Error())
-		return
-	}
-	if !time.Now().Before(i.Expires) || !i.use() {
-		refuse(w, http.StatusGone, "the line was used, or is too old; everboot invite makes another one")
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(i.bundle)))
-	_, err = w.Write(i.bundle)
-	if err == nil {
-		err = http.NewResponseController(w).Flush()
-	}
-	if err != nil {
-		i.ended <- outcome{err: fmt.Errorf("%s at %s had the line, and the answer to it broke off: %w; the line is used up, everboot invite makes another one; if that was not you, change the secrets", q.Node, q.Address, err)}
-		return
-	}
-	i.ended <- outcome{Joined: Joined{Node: q.Node, Address: q.Address}}
-}
-
-// check refuses a node that could not work with us. The line stays good.
-func (i *Invitation) check(q request, remote string) error {
-	if err := site.CheckName("node", q.Node); err != nil {
-		return err
-	}
-	if q.Node == i.config.Node {
-		return fmt.Errorf("%s is the name of this appliance; give the new node another one with --node", q.Node)
-	}
-	from, err := netip.ParseAddrPort(remote)
-	if err != nil || from.Addr().Unmap() != q.Address {
-		return fmt.Errorf("the new node says that it has address %s, and comes from %s: there must be no address translation between appliances; "+
-			"if it has several interfaces, name the one to us with --interface", q.Address, from.Addr().Unmap())
-	}
-	if slices.ContainsFunc(i.config.VIP.Addresses, func(p netip.Prefix) bool { return p.Addr() == q.Address }) {
-		return fmt.Errorf("the new node's address %s is the floating one: give it one of its own", q.Address)
-	}
-	return nil
-}
-
-func refuse(w http.ResponseWriter, status int, reason string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(refusal{reason}) // who is gone needs no reason
-}
 
 // addPeer makes the new node a peer in this one's configuration.
 func (i *Invitation) addPeer(peer netip.Addr) error {

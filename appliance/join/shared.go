@@ -40,8 +40,8 @@ var own = [][]string{
 	{"http", "certificate"}, {"http", "key"},
 }
 
-// ownOfGroup are those of a [[vip.group]].
-var ownOfGroup = []string{"priority"}
+// ownOfGroup are those of a [[vip.group]]. The interface is left out where it is the node's, which is the default.
+var ownOfGroup = []string{"priority", "interface"}
 
 const (
 	secretPrefix = "file:"
@@ -51,7 +51,8 @@ const (
 	maxFile = 1 << 20
 )
 
-// shared takes what is its own out of a node's configuration, whose state stands in that folder, and reads the files with its secrets.
+// shared takes what is its own out of a node's configuration, whose state stands in that folder, and reads the files with its secrets. The interface
+// of each group is the node's (joinable).
 func shared(text []byte, state string) (rest string, files map[string][]byte, err error) {
 	var config map[string]any
 	if err := toml.Unmarshal(text, &config); err != nil {
@@ -80,8 +81,8 @@ func shared(text []byte, state string) (rest string, files map[string][]byte, er
 			return value, nil
 		}
 		name := filepath.Base(path)
-		if !isFileName(name) {
-			return "", fmt.Errorf("%s: a secret with this name cannot be given to another node: rename it", path)
+		if !isFileName(name) || slices.Contains(ownNames, name) || name == authorityFile || name == authorityKey {
+			return "", fmt.Errorf("%s: a secret with this name cannot be given to another node, for it has a file of its own there: rename it", path)
 		}
 		if other, taken := from[name]; taken && other != path {
 			return "", fmt.Errorf("%s and %s have the same name: rename one", other, path)
@@ -150,7 +151,7 @@ func (b Bundle) forNode(n Node, own, giver netip.Addr) (config []byte, files map
 	files = map[string][]byte{}
 	for name, content := range b.Files {
 		// Whoever knows the line is believed, but a name is no path.
-		if !isFileName(name) || len(content) > maxFile {
+		if !isFileName(name) || slices.Contains(ownNames, name) || len(content) > maxFile {
 			return nil, nil, fmt.Errorf("%s sent a file %q, which no appliance has: it has another version of everboot", b.Node, name)
 		}
 		files[name] = content
@@ -207,9 +208,12 @@ func (b Bundle) peersOf(own netip.Addr) []Peer {
 	return others
 }
 
+// ownNames are the files that each node makes for itself.
+var ownNames = []string{certificateFile, certificateKey}
+
 // isFileName tells whether a secret may have that name beside a configuration.
 func isFileName(name string) bool {
-	return name != "" && name == filepath.Base(name) && !strings.HasPrefix(name, ".") && name != ConfigFile
+	return name != "" && name == filepath.Base(name) && !strings.HasPrefix(name, ".") && filepath.Ext(name) != ".toml"
 }
 
 func section(table map[string]any, name string) map[string]any {

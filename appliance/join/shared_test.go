@@ -27,6 +27,7 @@ priority = 123
 addresses = ["198.18.0.11/24"]
 vrid = 8
 priority = 124
+interface = "ens3"
 [dhcp]
 mode = "server"
 [[dhcp.subnet]]
@@ -156,7 +157,7 @@ func TestTokenThatIsThere(t *testing.T) {
 
 // TestHostileBundle: a name of a file is no path, and the configuration is not what is written as a secret.
 func TestHostileBundle(t *testing.T) {
-	for _, name := range []string{"../evil", "/etc/passwd", "", ".hidden", ConfigFile} {
+	for _, name := range []string{"../evil", "/etc/passwd", "", ".hidden", ConfigFile, "streamer.toml", certificateFile, certificateKey} {
 		b, _ := given(t)
 		b.Files[name] = []byte("x")
 		if _, _, err := b.forNode(Node{Folder: t.TempDir()}, netip.Addr{}, netip.Addr{}); err == nil {
@@ -167,6 +168,33 @@ func TestHostileBundle(t *testing.T) {
 	delete(b.Files, peerKeyFile)
 	if _, _, err := b.forNode(Node{Folder: t.TempDir()}, netip.Addr{}, netip.Addr{}); err == nil {
 		t.Error("a secret that was not sent was not missed")
+	}
+}
+
+// TestSecretsWithANodesOwnNames: one that is called like a file which each node makes is refused, with what to do.
+func TestSecretsWithANodesOwnNames(t *testing.T) {
+	for _, name := range []string{authorityFile, authorityKey, certificateFile, certificateKey, ConfigFile} {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, []byte("a secret"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, files, err := shared([]byte("[api]\ntoken = \"file:"+path+"\"\n"), "/srv/a"); err == nil || !strings.Contains(err.Error(), "rename it") || len(files) > 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestMarks: the same content has the same mark, whatever white space is around it, and nothing is told of what no site has.
+func TestMarks(t *testing.T) {
+	dir := folder(t.TempDir())
+	for name, content := range map[string]string{tokenFile: "secret\n", "streamer.toml": "x", ".hidden": "x"} {
+		if err := os.WriteFile(dir.path(name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	marks := dir.marks([16]byte{1})
+	if len(marks) != 1 || string(marks[tokenFile]) != string(mark([16]byte{1}, []byte(" secret"))) || string(marks[tokenFile]) == string(mark([16]byte{2}, []byte("secret"))) {
+		t.Errorf("%v", marks)
 	}
 }
 

@@ -61,7 +61,7 @@ type inviteFlags struct {
 func (f *inviteFlags) add(c *cobra.Command) {
 	c.Flags().DurationVar(&f.valid, "valid", join.DefaultValid, "for how long the line is good")
 	c.Flags().Uint16Var(&f.port, "port", join.DefaultPort, "TCP port to wait at")
-	c.Flags().BoolVar(&f.restart, "restart", true, "start an appliance that runs here as a service anew when the node has joined, so that it knows its peer")
+	c.Flags().BoolVar(&f.restart, "restart", false, "when the node has joined, start an appliance that runs here as a service anew, so that it knows its peer; targets wait for some seconds")
 }
 
 func (f *inviteFlags) check() error {
@@ -82,7 +82,7 @@ func initCommand() *cobra.Command {
 		Use: "init --interface NAME --vip ADDRESS/BITS", Short: "Make a site, with this node as its first appliance; wait for the second", Args: noArgs,
 		Long: `Make a site whose first appliance is this node: appliance.toml, the key of the peers, the API's token, and an authority of its own
 for HTTPS. Then it prints one line, and waits until another node is given it. Ctrl-C ends the waiting; the site stays, and everboot invite waits again.
-An appliance that runs here by then is started anew once the other one has joined.`,
+An appliance that runs here by then knows its peer once it is started anew, which is left to you, or to --restart.`,
 		Example: "  everboot init --site berlin --interface eth0 --vip 198.18.0.10/24 --subnet 198.18.0.0/24 --range 198.18.0.100-198.18.0.199 --router 198.18.0.1\n" +
 			"  everboot init --interface eth0 --vip 198.18.0.10/24 --dhcp proxy --alone",
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -146,9 +146,9 @@ func inviteCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "invite", Short: "Print a line that brings one more appliance into the site, and wait for it", Args: noArgs,
 		Long: `Print a line for everboot join on one more node, and wait until that has joined. The line is good once, and for an hour. Whoever has it gets
-all that the site keeps secret: hand it over as you would a password. When that node has joined, the appliance that runs here as a service
-is started anew: where it is the only one, targets wait for some seconds. With --restart=false you choose when.`,
-		Example: "  everboot invite\n  everboot invite --valid 10m --json",
+all that the site keeps secret: hand it over as you would a password. The appliance that runs here knows its new peer once it is started anew: where
+it is the only one, targets wait for some seconds, so that it is left to you to choose when, or to --restart.`,
+		Example: "  everboot invite\n  everboot invite --valid 10m --restart",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := invite.check(); err != nil {
 				return usageError{err}
@@ -194,11 +194,8 @@ func runInvite(c *cobra.Command, config string, f inviteFlags, asJSON bool, file
 	} else {
 		fmt.Fprintf(c.ErrOrStderr(), "%s joined from %s, and stands in peers.addresses now. If there are other appliances, add it there, too\n", joined.Node, joined.Address)
 	}
-	if !f.restart || config != defaultApplianceConfig { // the service reads that one
-		fmt.Fprintln(c.ErrOrStderr(), "next: start the appliance anew, if it runs, so that it knows its peer")
-		return err
-	}
-	return errors.Join(err, restartRunning(c.ErrOrStderr()))
+	// The service reads the default one.
+	return errors.Join(err, knowPeer(c.ErrOrStderr(), f.restart && config == defaultApplianceConfig, joined.Node))
 }
 
 func joinCommand() *cobra.Command {
@@ -222,16 +219,16 @@ token; its name, its addresses and its priority are its own. Give - to have the 
 				return usageError{err}
 			}
 			e, err := join.Enter(c.Context(), line, own.Node, time.Now())
-			if err != nil {
+			if len(e.Files) == 0 {
 				return err
 			}
 			if own.json {
-				return printJSON(c.OutOrStdout(), e)
+				return errors.Join(err, printJSON(c.OutOrStdout(), e))
 			}
 			fmt.Fprintf(c.ErrOrStderr(), "made: %s\n", strings.Join(e.Files, ", "))
 			fmt.Fprintf(c.OutOrStdout(), "%s is an appliance of site %s now\n", e.Node, e.Site)
 			fmt.Fprintf(c.ErrOrStderr(), "next: copy the boot folder of %s, if you put files there; everboot check --config %s; systemctl enable --now everboot-appliance\n", e.By, e.Files[0])
-			return nil
+			return err
 		},
 	}
 	own.add(c, join.NextPriority)
@@ -240,13 +237,14 @@ token; its name, its addresses and its priority are its own. Give - to have the 
 	return c
 }
 
-// restartRunning has an appliance that runs here under systemd read its new peer.
-func restartRunning(said io.Writer) error {
-	if _, err := os.Stat("/run/systemd/system"); err != nil || os.Geteuid() != 0 {
-		fmt.Fprintln(said, "next: start the appliance anew, if it runs, so that it knows its peer")
+// knowPeer has an appliance that runs here under systemd read its new peer, or says how to.
+func knowPeer(said io.Writer, restart bool, peer string) error {
+	const unit = "everboot-appliance.service"
+	if _, err := os.Stat("/run/systemd/system"); !restart || err != nil || os.Geteuid() != 0 {
+		fmt.Fprintf(said, "next: start %s, then this appliance anew, if it runs, so that it knows its peer: systemctl try-restart everboot-appliance\n", peer)
 		return nil
 	}
-	if out, err := exec.Command("systemctl", "try-restart", "everboot-appliance.service").CombinedOutput(); err != nil {
+	if out, err := exec.Command("systemctl", "try-restart", unit).CombinedOutput(); err != nil {
 		return fmt.Errorf("starting the appliance anew, so that it knows its peer: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil

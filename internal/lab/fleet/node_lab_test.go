@@ -19,6 +19,8 @@ const (
 	envImage = "EVERBOOT_IMAGE" // the raw VM image
 	// nodeBoot is for a Debian with cloud-init on one emulated processor of a busy machine; it takes 2 minutes.
 	nodeBoot = 8 * time.Minute
+	// nodeAnswers is for what such a machine does once it runs.
+	nodeAnswers = 3 * time.Minute
 )
 
 // reports is what each node prints of itself, for the test to read: what tells it from others, what listens to whom, and what systemd and dpkg think of the package.
@@ -137,20 +139,13 @@ func TestApplianceImage(t *testing.T) {
 		}
 	}
 
+	activeNode(t, f) // a is started anew to know b; both answer then
 	f.Start("s1")
 	f.Start("s2")
-	for n := 1; n <= 2; n++ {
-		if out, err := f.Command("a", "vdisk", "set", "debian"); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		out, err := f.Command("a", "device", "set", fleet.MAC(n), "--name", fmt.Sprintf("t%d", n), "--address", fleet.Address(n), "--vdisk", "debian")
-		if err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-	}
+	must(t, lab.Eventually(nodeAnswers, "the site is written down", func() error { return populate(f) }))
 	for name := range machines {
-		must(t, f.AwaitStreamers(name, 2, 2*nodeTime))
-		must(t, f.AwaitBoots(name, 2, 2*nodeTime))
+		must(t, f.AwaitStreamers(name, 2, nodeAnswers))
+		must(t, f.AwaitBoots(name, 2, nodeAnswers))
 	}
 	owner := activeNode(t, f)
 	target := boot(t, f, 1, lab.BIOS)
@@ -160,10 +155,24 @@ func TestApplianceImage(t *testing.T) {
 	boot(t, f, 2, lab.BIOS)
 }
 
+// populate writes down that two targets start the boot loader of their vDisk: the nodes have no files of it.
+func populate(f *fleet.Fleet) error {
+	commands := [][]string{{"vdisk", "set", "debian"}}
+	for n := 1; n <= 2; n++ {
+		commands = append(commands, []string{"device", "set", fleet.MAC(n), "--name", fmt.Sprintf("t%d", n), "--address", fleet.Address(n), "--vdisk", "debian"})
+	}
+	for _, args := range commands {
+		if out, err := f.Command("a", args...); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	return nil
+}
+
 // activeNode returns the machine that owns the floating address, while the other knows that it does not.
 func activeNode(t *testing.T, f *fleet.Fleet) (owner string) {
 	t.Helper()
-	must(t, lab.Eventually(nodeTime, "one machine owns the VIP", func() error {
+	must(t, lab.Eventually(nodeAnswers, "one machine owns the VIP", func() error {
 		states := map[string]string{}
 		for _, name := range []string{"a", "b"} {
 			s, err := f.Status(name)
