@@ -51,8 +51,8 @@ test-deb: build ## install and purge the Debian package in a fresh Debian 12 and
 	@dpkg-deb --info build/everboot_*_arm64.deb | grep -x ' Architecture: arm64'
 
 .PHONY: test-image
-test-image: deps image vdisk ## boot two machines of the VM image and a target through them, on emulated hardware (10 minutes; not part of make test)
-	EVERBOOT_LAB=1 EVERBOOT_IMAGE=$(CURDIR)/$(IMAGE).raw go test -count=1 -timeout 30m -v -run TestApplianceImage ./internal/lab/fleet
+test-image: deps deb image vdisk ## boot two machines of the VM image and a target through them, on emulated hardware (10 minutes; not part of make test)
+	EVERBOOT_LAB=1 EVERBOOT_IMAGE=$(CURDIR)/$(IMAGE).raw go test -count=1 -timeout 30m -v -run 'TestAppliance[CI]' ./internal/lab/fleet
 
 .PHONY: deps
 deps: ## install the Debian packages that tests and demo need (as root), or print the line to run

@@ -45,7 +45,8 @@ func (w *waiter) spin() bool {
 		return false
 	}
 	for now := began; now.Sub(began) < spinFor; {
-		n, _, errno := syscall.RawSyscall(unix.SYS_POLL, uintptr(unsafe.Pointer(&w.fds[0])), uintptr(len(w.fds)), 0)
+		var atOnce unix.Timespec // ppoll, for arm64 has no poll
+		n, _, errno := syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.fds[0])), uintptr(len(w.fds)), uintptr(unsafe.Pointer(&atOnce)), 0, 0, 0)
 		if errno == 0 && n > 0 {
 			return true
 		}

@@ -108,9 +108,7 @@ func judge(t *testing.T, name string, report map[string]string) {
 // TestApplianceImage makes a site of two machines of the VM image: the first by BIOS with init, the second by UEFI with the line that the first printed on its console.
 // A target boots through them; the machine that owns the floating address is switched off; the target reads on, and the next one boots.
 func TestApplianceImage(t *testing.T) {
-	if os.Getenv(envImage) == "" {
-		t.Skip("needs " + envImage + ", a VM image, and ten minutes: make test-image")
-	}
+	nodeImage(t)
 	f := newFleet(t, fleet.Options{Machines: true}, vdisk.Full)
 	begun := time.Now()
 	machines := map[string]*lab.Machine{}
