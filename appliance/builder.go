@@ -142,6 +142,11 @@ func (b *builder) probed(ctx context.Context, name string, c site.Check) {
 	})
 }
 
+// wished is called with what the operator wants of streamers and the registry does not know.
+func (b *builder) wished(ctx context.Context, wishes map[string]site.StreamerState) {
+	b.tell(ctx, func(s *sources) { s.seen.Wishes = wishes })
+}
+
 func (b *builder) rebuild(s *sources) {
 	prev := b.View()
 	next := site.Merge(prev, s.content, s.registry, s.seen, b.now())

@@ -67,7 +67,7 @@ func (w *worker) setChecks(v *site.View) {
 		}
 		var targets []string
 		for _, r := range s.Replicas {
-			targets = append(targets, site.NameTarget(v.Site, r.VDisk, r.Version, r.Digest).IQN())
+			targets = append(targets, r.IQN(v.Site))
 		}
 		slices.Sort(targets)
 		probe := health.NewISCSI(health.ISCSIConfig{Node: w.cfg.Node, Addresses: s.Addresses, Targets: targets})

@@ -4,6 +4,7 @@ package appliance
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -35,6 +36,7 @@ type Config struct {
 	Devices     []DeviceConfig     `toml:"device"`
 	Collections []CollectionConfig `toml:"collection"`
 	VDisks      []VDiskConfig      `toml:"vdisk"`
+	Streamers   []ForeignConfig    `toml:"streamer"`
 
 	path string
 }
@@ -88,6 +90,31 @@ type VDiskConfig struct {
 type VersionConfig struct {
 	Number int         `toml:"number"`
 	Digest site.Digest `toml:"digest"`
+}
+
+// ForeignConfig is an iSCSI target that is not ours, such as a NAS, as a streamer.
+type ForeignConfig struct {
+	Name      string           `toml:"name"`
+	Addresses []netip.AddrPort `toml:"addresses"` // portals, one a NIC
+	Power     float64          `toml:"power"`     // 1.0 if zero
+	Replicas  []ReplicaConfig  `toml:"replica"`
+}
+
+// ReplicaConfig is what it holds, by the operator's word: nobody can compute a digest there.
+type ReplicaConfig struct {
+	VDisk   string      `toml:"vdisk"`
+	Version int         `toml:"version"`
+	Digest  site.Digest `toml:"digest"`
+	Target  string      `toml:"target"` // its iSCSI name there
+}
+
+// streamer returns the streamer that it is.
+func (f ForeignConfig) streamer(siteName string) site.Streamer {
+	s := site.Streamer{Name: f.Name, Site: siteName, Addresses: f.Addresses, Power: cmp.Or(f.Power, 1), State: site.Active}
+	for _, r := range f.Replicas {
+		s.Replicas = append(s.Replicas, site.Replica{VDisk: r.VDisk, Version: r.Version, Digest: r.Digest, Target: r.Target})
+	}
+	return s
 }
 
 // defaultConfig returns what a file may leave out.
@@ -176,6 +203,9 @@ func (c *Config) Content() site.Content {
 			vdisk.Versions = append(vdisk.Versions, site.Version{Number: ver.Number, Digest: ver.Digest})
 		}
 		content.VDisks = append(content.VDisks, vdisk)
+	}
+	for _, f := range c.Streamers {
+		content.Streamers = append(content.Streamers, f.streamer(c.Site))
 	}
 	return content
 }

@@ -3,7 +3,6 @@ package appliance
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,7 +30,8 @@ func (w *worker) openDirector() (err error) {
 		return nil
 	}
 	log := w.log.With("room", "director")
-	w.running = &runningFile{path: filepath.Join(w.cfg.State, "running.json"), log: log, dirty: make(chan struct{}, 1)}
+	running := newKeptFile(w.cfg.State, "running.json", "what devices run", log) // one that was given another vDisk meanwhile must still be admitted
+	w.kept = append(w.kept, running)
 	tell := w.tell(peers.Running)
 	var chap func(site.MAC) (streamer.CHAP, bool)
 	if !w.cfg.Director.CHAP.IsZero() {
@@ -43,14 +43,14 @@ func (w *worker) openDirector() (err error) {
 	}
 	w.director, err = streamer.NewDirector(streamer.DirectorConfig{
 		Listen: []string{w.cfg.Director.Listen}, Who: w.macAt, Opened: w.opened, Redirect: w.cfg.Director.Redirect, RebalanceAbove: w.cfg.Director.RebalanceAbove / 100, CHAP: chap,
-		Tell: func(message []byte) { w.running.changed(); tell(message) },
+		Tell: func(message []byte) { running.changed(); tell(message) },
 	}, w.builder.View, w.event, log)
 	if err != nil {
 		return err
 	}
 	w.shares[peers.Running] = peers.Share{Changed: w.director.PeerChanged, Whole: w.director.PeerWhole, Merge: w.director.PeerMerge}
-	w.running.whole = w.director.PeerWhole
-	kept, err := w.running.load()
+	running.whole = w.director.PeerWhole
+	kept, err := running.load()
 	if err != nil {
 		log.Error("what devices ran cannot be read; one that was given another vDisk meanwhile is refused when it comes back", "error", err)
 	}

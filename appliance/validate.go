@@ -45,8 +45,8 @@ func (c *Config) checkRegistry() error {
 	if len(r.Addresses) > 0 {
 		return fmt.Errorf("registry.addresses is for streamer.toml; an appliance has registry.address")
 	}
-	if r.Kind == "consul" && len(c.Devices)+len(c.Collections)+len(c.VDisks) > 0 {
-		return fmt.Errorf("with registry.kind = \"consul\" the site is written down in Consul: take [[device]], [[collection]] and [[vdisk]] out, and add them with `everboot device set`")
+	if r.Kind == "consul" && len(c.Devices)+len(c.Collections)+len(c.VDisks)+len(c.Streamers) > 0 {
+		return fmt.Errorf("with registry.kind = \"consul\" the site is written down in Consul: take [[device]], [[collection]], [[vdisk]] and [[streamer]] out, and add them with `everboot device set`")
 	}
 	if r.Kind == "consul" {
 		return (consul.Config{Address: r.Address, Site: c.Site}).Validate()
@@ -125,6 +125,17 @@ func (c *Config) checkSite() error {
 		}
 		if slices.ContainsFunc(content.VDisks[:i], func(o site.VDisk) bool { return o.Name == v.Name }) {
 			return fmt.Errorf("vdisk %s stands there twice", v.Name)
+		}
+	}
+	for i, s := range content.Streamers {
+		if err := site.CheckStreamer(s, c.Site); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(content.Streamers[:i], func(o site.Streamer) bool { return o.Name == s.Name }) {
+			return fmt.Errorf("streamer %s stands there twice", s.Name)
+		}
+		if len(s.Replicas) == 0 || slices.ContainsFunc(s.Replicas, func(r site.Replica) bool { return r.Target == "" }) {
+			return fmt.Errorf("streamer %s: give each [[streamer.replica]] vdisk, version, digest and target, its iSCSI name there; streamers of everboot announce themselves", s.Name)
 		}
 	}
 	return nil

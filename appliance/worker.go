@@ -84,7 +84,8 @@ type worker struct {
 	tftp       *tftp.Server
 	http       *tftp.HTTP
 	director   *streamer.Director
-	running    *runningFile // what devices run, on disk
+	wishes     *wishes // nil: the registry is embedded
+	kept       []*keptFile
 	peers      *peers.Channel
 	api        *web.Server
 }
@@ -146,8 +147,12 @@ func (w *worker) openRegistry() (err error) {
 		if err != nil {
 			return err
 		}
-		w.registry, err = consul.New(consul.Config{Address: w.cfg.Registry.Address, Token: token, Site: w.cfg.Site, Log: log})
-		return err
+		r, err := consul.New(consul.Config{Address: w.cfg.Registry.Address, Token: token, Site: w.cfg.Site, Log: log})
+		if err != nil {
+			return err
+		}
+		w.openWishes(r)
+		return nil
 	}
 	r, err := embedded.New(embedded.Config{
 		Dir: w.cfg.State, Static: w.cfg.Content(), StaticFile: w.cfg.path, Site: w.cfg.Site, Log: log, Tell: w.tell(peers.Objects),
@@ -184,6 +189,9 @@ func (w *worker) run(ctx context.Context) error {
 	w.dropRefusals()
 	defer restoreRefusals(w.cfg.VIP.floating())
 	group, all := errgroup.WithContext(all)
+	if w.wishes != nil {
+		w.wishes.count = func(held map[string]site.StreamerState) { w.builder.wished(all, held) }
+	}
 	group.Go(func() error { return w.builder.Run(all, w.observed()) })
 	group.Go(func() error { return w.builder.Save(all) })
 	group.Go(func() error {
@@ -192,8 +200,8 @@ func (w *worker) run(ctx context.Context) error {
 	welcome := w.newWelcome()
 	group.Go(func() error { return welcome.Run(all) })
 	group.Go(func() error { return w.keepEvents(all, welcome.see) })
-	if w.running != nil {
-		group.Go(func() error { return w.running.Run(all) })
+	for _, file := range w.kept {
+		group.Go(func() error { return file.Run(all) })
 	}
 	for _, t := range w.tasks() {
 		group.Go(func() error { return t.Run(all) })

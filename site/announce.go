@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"regexp"
 )
 
 // Refusal names why an announcement of a streamer is not taken: the same word in the answer, the log and the metric.
@@ -93,6 +94,9 @@ func checkPortal(a netip.AddrPort) error {
 	return nil
 }
 
+// foreignName is what an iSCSI target may be called (RFC 7143 §4.2.7): ours, and those of others, as they are after RFC 3722.
+var foreignName = regexp.MustCompile(`^(iqn\.|eui\.|naa\.)[a-z0-9.:-]{1,219}$`)
+
 // checkReplicas returns an error if a replica cannot be, or if a version is there twice.
 func checkReplicas(replicas []Replica) error {
 	type version struct {
@@ -109,6 +113,9 @@ func checkReplicas(replicas []Replica) error {
 		}
 		if d, err := ParseDigest(string(r.Digest)); err != nil || d != r.Digest {
 			return fmt.Errorf("replica of %s version %d: digest %q: use 64 hexadecimal digits in lower case", r.VDisk, r.Version, r.Digest)
+		}
+		if r.Target != "" && !foreignName.MatchString(r.Target) {
+			return fmt.Errorf("replica of %s version %d: target %q: use the iSCSI name of a target, such as iqn.2001-04.com.example:debian", r.VDisk, r.Version, r.Target)
 		}
 		if r.Size < 0 {
 			return fmt.Errorf("replica of %s version %d: size %d is negative", r.VDisk, r.Version, r.Size)

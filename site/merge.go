@@ -13,6 +13,8 @@ type Observed struct {
 	Boot       BootService
 	Appliances []Appliance
 	Streamers  map[string]Check // by name
+	// Wishes are what the operator wants of streamers and the registry does not know, because it is away: they count.
+	Wishes map[string]StreamerState
 }
 
 // Merge makes the next view of the previous one, of what the registry says now, and of what we see ourselves. A nil content
@@ -101,6 +103,9 @@ func mergeStreamers(prev *View, content *Content, seen Observed) map[string]Stre
 	}
 	for name, s := range streamers {
 		s.Check = seen.Streamers[name]
+		if wish, ok := seen.Wishes[name]; ok {
+			s.State = wish
+		}
 		if !s.Registered && content != nil && s.Check.Health == Down {
 			delete(streamers, name)
 			continue

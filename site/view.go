@@ -87,6 +87,16 @@ type Replica struct {
 	Version int    `json:"version"`
 	Digest  Digest `json:"digest"`
 	Size    int64  `json:"size"` // bytes
+	// Target is the IQN under which a foreign iSCSI target serves it; empty: our own name for it.
+	Target string `json:"target,omitempty"`
+}
+
+// IQN returns the name to log in to a replica under.
+func (r Replica) IQN(siteName string) string {
+	if r.Target != "" {
+		return r.Target
+	}
+	return NameTarget(siteName, r.VDisk, r.Version, r.Digest).IQN()
 }
 
 // StreamerState is what the operator wants of a streamer.
@@ -148,9 +158,19 @@ func (s Streamer) Holds(vdisk string, version int, digest Digest) (Replica, bool
 
 // Has reports whether it holds what a login asks for.
 func (s Streamer) Has(l Login) bool {
-	return slices.ContainsFunc(s.Replicas, func(r Replica) bool {
+	_, ok := s.Replica(l)
+	return ok
+}
+
+// Replica returns what it holds for a login.
+func (s Streamer) Replica(l Login) (Replica, bool) {
+	i := slices.IndexFunc(s.Replicas, func(r Replica) bool {
 		return r.VDisk == l.VDisk && r.Version == l.Version && l.Digest != "" && (r.Digest == l.Digest || r.Digest.Short() == string(l.Digest))
 	})
+	if i < 0 {
+		return Replica{}, false
+	}
+	return s.Replicas[i], true
 }
 
 // Appliance is a node that runs DHCP, TFTP, HTTP boot, the VIP and the director.

@@ -1,6 +1,7 @@
 package streamer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -127,7 +128,9 @@ func (d *Director) try(ctx context.Context, c *caller) (*session, site.Reason) {
 			}
 			return nil, reason
 		}
-		leg, answer, err := d.connect(ctx, v, st, l, c)
+		replica, _ := st.Replica(l)
+		served := replica.IQN(v.Site)
+		leg, answer, err := d.connect(ctx, v, st, l, c, served)
 		if err != nil {
 			s := d.giveBack(c, st.Name, err)
 			if len(tried) > 0 && refused == iscsi.StatusSuccess {
@@ -146,16 +149,16 @@ func (d *Director) try(ctx context.Context, c *caller) (*session, site.Reason) {
 				Device: l.MAC, VDisk: l.VDisk, Version: l.Version, Streamer: st.Name,
 				Remote: c.conn.RemoteAddr().String(), Since: now,
 			},
-			login: l, isid: c.login.Request.ISID, target: c.login.Target, initiator: c.conn, leg: leg,
-			portal: leg.RemoteAddr().String(),
+			login: l, isid: c.login.Request.ISID, target: c.login.Target, served: served, portal: leg.RemoteAddr().String(),
 		}
-		if d.redirects(c, now) {
+		if served == c.login.Target && d.redirects(c, now) { // under another name it would not be found there
 			leg.Close()
 			d.pool.leave(st.Name)
 			c.moved = s
 			return nil, site.Picked
 		}
 		d.pass(c, answer)
+		s.initiator, s.leg = detach(c.conn), detach(leg)
 		return s, site.Picked
 	}
 }
@@ -211,7 +214,14 @@ func (d *Director) admit(v *site.View, c *caller) (site.Login, site.Reason) {
 
 // connect passes a login on to a streamer and returns its first answer. A streamer that takes the connection but
 // does not answer, or refuses the login, counts as one that is not there, but see giveBack.
-func (d *Director) connect(ctx context.Context, v *site.View, st site.Streamer, l site.Login, c *caller) (net.Conn, []byte, error) {
+func (d *Director) connect(ctx context.Context, v *site.View, st site.Streamer, l site.Login, c *caller, served string) (net.Conn, []byte, error) {
+	sent := c.sent
+	if served != c.login.Target {
+		var err error
+		if sent, err = rename(sent, served); err != nil {
+			return nil, nil, err
+		}
+	}
 	failures := errors.New("no portal of it answers")
 	for _, address := range d.pool.portals(v, st, l) {
 		leg, err := d.dial(ctx, address.String())
@@ -219,7 +229,7 @@ func (d *Director) connect(ctx context.Context, v *site.View, st site.Streamer, 
 			failures = errors.Join(failures, err)
 			continue
 		}
-		answer, err := ask(leg, c, d.cfg.DialTimeout)
+		answer, err := ask(leg, sent, c.proof, d.cfg.DialTimeout)
 		if err != nil {
 			leg.Close()
 			failures = errors.Join(failures, err)
@@ -237,9 +247,27 @@ func (d *Director) dial(ctx context.Context, address string) (net.Conn, error) {
 	return d.cfg.Dial(ctx, "tcp", address)
 }
 
-func ask(leg net.Conn, c *caller, patience time.Duration) ([]byte, error) {
+// rename gives a login another TargetName, for a streamer that has one of its own. Only the first PDU names it (RFC 7143 §13.4).
+func rename(sent []byte, name string) ([]byte, error) {
+	rest := bytes.NewReader(sent)
+	p, err := iscsi.ReadPDU(rest, iscsi.MaxLoginData)
+	if err != nil {
+		return nil, err
+	}
+	pairs := bytes.Split(p.Data, []byte{0})
+	for i, pair := range pairs {
+		if bytes.HasPrefix(pair, []byte("TargetName=")) {
+			pairs[i] = []byte("TargetName=" + name)
+		}
+	}
+	p.Data = bytes.Join(pairs, []byte{0})
+	return append(p.Append(nil), sent[len(sent)-rest.Len():]...), nil
+}
+
+// ask passes a login on, and returns the streamer's answer.
+func ask(leg net.Conn, sent []byte, proof *proof, patience time.Duration) ([]byte, error) {
 	leg.SetDeadline(time.Now().Add(patience))
-	if _, err := leg.Write(c.sent); err != nil {
+	if _, err := leg.Write(sent); err != nil {
 		return nil, fmt.Errorf("passing a login on: %w", err)
 	}
 	p, err := iscsi.ReadPDU(leg, iscsi.MaxLoginData)
@@ -254,8 +282,8 @@ func ask(leg net.Conn, c *caller, patience time.Duration) ([]byte, error) {
 		return nil, &iscsi.LoginError{Status: answer.Status}
 	}
 	leg.SetDeadline(time.Time{})
-	if c.proof == nil {
+	if proof == nil {
 		return p.Append(nil), nil
 	}
-	return c.proof.goOn(answer)
+	return proof.goOn(answer)
 }

@@ -14,7 +14,7 @@ func (d *Director) forward(ctx context.Context, s *session) {
 	s.ended = func(cause string) {
 		now := time.Now()
 		if cause == endSilent {
-			d.pool.hush(s.portal, now.Add(hushTime))
+			d.pool.hush(s.portal, s.Streamer, now.Add(hushTime))
 		}
 		d.table.remove(s, cause, now)
 		d.pool.use(s.portal, -1)
@@ -30,7 +30,7 @@ func (d *Director) forward(ctx context.Context, s *session) {
 	s.block = func(now time.Time) { d.reads(s, before, failover, now) }
 	stop := context.AfterFunc(ctx, func() { s.end(endStop, true) })
 	defer stop()
-	cause := s.run()
+	cause := s.run(d.relays[d.turn.Add(1)%uint64(len(d.relays))])
 	d.counts.bytesIn.Add(s.in)
 	d.counts.bytesOut.Add(s.out)
 	d.log.Info("iSCSI session closed", "device", s.Device.String(), "streamer", s.Streamer, "why", cause, "bytes", s.out)

@@ -15,6 +15,10 @@ import (
 // pass that on a little later.
 const announceCover = 3 * time.Second
 
+// staleTime is how long a streamer that fell silent may count sessions that ended meanwhile: its host was only cut off, and the FINs come when the
+// kernel sends them again, ever more rarely. Until then only those count that go through here.
+const staleTime = time.Minute
+
 // pool chooses streamers, and counts what was given to each since its last announcement. A login holds its lock for the few
 // microseconds of the choice, so that many logins at once spread evenly; bytes never do.
 type pool struct {
@@ -33,6 +37,7 @@ type load struct {
 	failing   bool      // since then no login succeeded
 	failures  uint64
 	hung      time.Time // until when it is the last choice
+	stale     time.Time // until when it may announce sessions that are gone
 }
 
 func (p *pool) load(name string) *load {
@@ -58,6 +63,9 @@ func (p *pool) pick(now time.Time, v *site.View, l site.Login) (site.Streamer, s
 			x.announced, x.recent, x.since = s.Sessions, 0, now
 		}
 		l.Extra[name] = max(x.recent, x.live-s.Sessions)
+		if now.Before(x.stale) {
+			l.Extra[name] = x.live - s.Sessions
+		}
 		switch {
 		case !x.failed.IsZero() && now.Sub(x.failed) < failedPause, p.isSilent(now, s):
 			l.Tried = append(l.Tried, name)
@@ -103,10 +111,11 @@ func (p *pool) silent(now time.Time, v *site.View) []string {
 	return names
 }
 
-// hush gives a portal no login until then.
-func (p *pool) hush(portal string, until time.Time) {
+// hush gives a portal of a streamer no login until then.
+func (p *pool) hush(portal, streamer string, until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.load(streamer).stale = until.Add(staleTime)
 	if p.hushed == nil {
 		p.hushed = make(map[string]time.Time)
 	}

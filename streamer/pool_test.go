@@ -3,6 +3,7 @@ package streamer
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"everboot/site"
 )
@@ -25,5 +26,36 @@ func TestRedirectedTargetsUseAllNICs(t *testing.T) {
 	}
 	if first < targets/4 || first > targets*3/4 {
 		t.Errorf("%d of %d are sent to the first NIC", first, targets)
+	}
+}
+
+// TestHealedStreamerIsNotBusierThanItIs: a streamer whose host was cut off still has the sessions that went elsewhere meanwhile, beside those that
+// have come since. A drain of another one must not give it less for that.
+func TestHealedStreamerIsNotBusierThanItIs(t *testing.T) {
+	const each = 60
+	now := time.Now()
+	v := site.Empty("berlin", "embedded")
+	v.VDisks["debian"] = site.VDisk{Name: "debian", Versions: []site.Version{{Number: 1, Digest: "d"}}}
+	for name, announced := range map[string]int{"s2": 2 * each, "s3": each} {
+		v.Streamers[name] = site.Streamer{
+			Name: name, Site: "berlin", Power: 1, State: site.Active, Sessions: announced, Check: site.Check{Health: site.Up},
+			Addresses: []netip.AddrPort{netip.MustParseAddrPort("198.18.0.22:3260")}, Replicas: []site.Replica{{VDisk: "debian", Version: 1, Digest: "d"}},
+		}
+	}
+	p := new(pool)
+	for name := range v.Streamers {
+		p.load(name).live = each
+	}
+	p.hush("198.18.0.23:3260", "s2", now.Add(-time.Second)) // another portal of it, a second ago
+	got := make(map[string]int)
+	for i := range each {
+		s, reason := p.pick(now, v, site.Login{MAC: site.MAC{2, 5: byte(i)}, VDisk: "debian", Version: 1, Digest: "d"})
+		if reason != site.Picked {
+			t.Fatal(reason)
+		}
+		got[s.Name]++
+	}
+	if got["s2"] != each/2 {
+		t.Errorf("of %d that leave a third streamer: %v", each, got)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	mrand "math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -124,8 +123,8 @@ func (w *watcher) follow(ctx context.Context, sessions []*session, silent, hung 
 		var life context.Context
 		life, p.cancel = context.WithCancel(ctx)
 		w.pulses[s.portal] = p
-		w.all.Go(func() { w.ping(life, p, s.portal, s.target) })
-		w.all.Go(func() { w.sound(life, p, s.portal, s.target) })
+		w.all.Go(func() { w.ping(life, p, s.portal, s.served) })
+		w.all.Go(func() { w.sound(life, p, s.portal, s.served) })
 	}
 	v := w.view()
 	for portal, p := range w.pulses {
@@ -217,7 +216,7 @@ func (w *watcher) hush(sessions []*session, silent map[string]bool, now time.Tim
 		}
 	}
 	for portal := range silent {
-		w.pool.hush(portal, now.Add(hushTime))
+		w.pool.hush(portal, w.pulses[portal].streamer, now.Add(hushTime))
 	}
 	elsewhere := w.elsewhere(w.view(), now)
 	for _, s := range sessions {
@@ -256,7 +255,7 @@ func (w *watcher) leave(sessions []*session, hung map[string]bool, now time.Time
 
 // waiting returns how long an initiator has been waiting for a streamer's answer: since it last sent something, if that was after the
 // streamer's last word; zero if it does not wait, or if nobody can tell.
-func waiting(initiator, leg net.Conn) time.Duration {
+func waiting(initiator, leg *socket) time.Duration {
 	asked, okA := tcpInfo(initiator)
 	answered, okB := tcpInfo(leg)
 	if !okA || !okB {
@@ -270,7 +269,7 @@ func waiting(initiator, leg net.Conn) time.Duration {
 }
 
 // heard returns how long ago a connection last received anything, be it an acknowledgement.
-func heard(conn net.Conn) time.Duration {
+func heard(conn *socket) time.Duration {
 	info, ok := tcpInfo(conn)
 	if !ok {
 		return 0

@@ -27,6 +27,7 @@ const (
 	Objects     Topic = 5 // of the embedded registry: devices, collections, vDisks
 	Events      Topic = 6 // of devices, for their timelines
 	Media       Topic = 7 // what targets say of the boot media in them
+	Wishes      Topic = 8 // what was said of streamers while Consul is away
 )
 
 // Share is what one room has to tell. Changed and Merge are called by several goroutines at once; they must return soon and copy what they

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,7 +43,7 @@ func (s *stage) startConsul() error {
 	})
 }
 
-// withoutConsul takes Consul away, and shows what works still: running targets, new logins, failover, the stop of a streamer, a restart of the appliance.
+// withoutConsul takes Consul away, and shows what works still: running targets, new logins, failover, the stop of a streamer, a drain, a restart of the appliance.
 func withoutConsul(binary, dir string) error {
 	s, err := newStage(binary, dir, options{consul: true})
 	if err != nil {
@@ -81,6 +83,13 @@ func withoutConsul(binary, dir string) error {
 	}{
 		{"one of three streamers killed", func() error { s.process["s3"].Kill(); return nil }},
 		{"a streamer's agent stopped", func() error { return s.process["s1"].Stop(patience) }},
+		{"the killed streamer started, `everboot streamer drain` of the last other one", func() error {
+			s.start("s3")
+			if err := s.await("s3 serves", func(v web.Status) bool { return v.View.Streamers["s3"].Check.Health == site.Up }); err != nil {
+				return err
+			}
+			return s.drain("s2")
+		}},
 		{"the appliance stopped and started, from its saved view", func() error {
 			err := s.process["a"].Stop(patience)
 			s.start("a")
@@ -91,16 +100,14 @@ func withoutConsul(binary, dir string) error {
 			return err
 		}
 	}
-	err = s.api.Put(context.Background(), site.KindStreamerState, "s2", site.Draining)
-	if err == nil {
-		return fmt.Errorf("a drain was taken although Consul is gone")
-	}
-	row("Consul gone: `everboot streamer drain`", "says %q", err.Error())
 	status, err := s.api.Status(context.Background())
 	if err != nil {
 		return err
 	}
 	row("Consul gone: `everboot status` warns", "%q", strings.Join(status.Warnings[:min(1, len(status.Warnings))], "; "))
+	if err := s.consulKnows("s2"); err != nil {
+		return err
+	}
 	for _, c := range both {
 		if err := c.Stop(); err != nil {
 			return err
@@ -108,6 +115,40 @@ func withoutConsul(binary, dir string) error {
 	}
 	row("errors, wrong bytes", "none in %d reads", running.Reads()+fresh.Reads())
 	return nil
+}
+
+// drain drains a streamer, and waits until nobody streams from it.
+func (s *stage) drain(name string) error {
+	if err := s.api.Put(context.Background(), site.KindStreamerState, name, site.Draining); err != nil {
+		return err
+	}
+	return s.await("nobody streams from "+name, func(v web.Status) bool {
+		return !slices.ContainsFunc(v.Sessions, func(x web.Session) bool { return x.Streamer == name })
+	})
+}
+
+// consulKnows starts Consul anew, and waits until it knows that a streamer is drained. It is a development server, which forgets all else.
+func (s *stage) consulKnows(streamer string) error {
+	if err := s.startConsul(); err != nil {
+		return err
+	}
+	client := s.host["targets"].HTTP()
+	defer client.CloseIdleConnections()
+	start := time.Now()
+	err := lab.Eventually(patience, "Consul knows of the drain", func() error {
+		res, err := client.Get("http://" + addresses["c"] + ":8500/v1/kv/everboot/default/streamer-states/" + streamer + "?raw")
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		if err == nil && string(text) != `"draining"` {
+			err = fmt.Errorf("it answers %s: %s", res.Status, text)
+		}
+		return err
+	})
+	row("Consul back, empty", "it knows of the drain after %v", time.Since(start).Round(time.Millisecond))
+	return err
 }
 
 func readAll(c *crowd.Crowd, n int) error {

@@ -9,7 +9,7 @@ import (
 )
 
 func TestWhatDevicesRunIsKept(t *testing.T) {
-	r := &runningFile{
+	r := &keptFile{
 		path: filepath.Join(t.TempDir(), "running.json"), whole: func() []byte { return []byte("x") }, log: slog.New(slog.DiscardHandler),
 		dirty: make(chan struct{}, 1),
 	}
@@ -32,7 +32,7 @@ func TestWhatDevicesRunIsSavedAgain(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	r := &runningFile{
+	r := &keptFile{
 		path: filepath.Join(dir, "running.json"), log: slog.New(slog.DiscardHandler), dirty: make(chan struct{}, 1),
 	}
 	r.whole = func() []byte { // the first time there is no place for it; the end comes before the second
