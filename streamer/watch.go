@@ -18,15 +18,14 @@ import (
 )
 
 const (
-	// pulsePace is the time between two pings of a portal that has sessions.
-	pulsePace = 100 * time.Millisecond
+	// lookPace is the time between two looks at the pulses. Each look has every portal that has sessions pinged: a process that wakes once
+	// for all uses half of the processor time of one that wakes for each.
+	lookPace = 100 * time.Millisecond
 	// silence is how long a portal may say nothing, on the ping's connection and on those of all its sessions, before it counts as
-	// dead. Three pings are lost then, and the kernel's first retransmission (200 ms) has not been answered either.
-	silence = 300 * time.Millisecond
-	// lookPace is the time between two looks at the pulses.
-	lookPace = 50 * time.Millisecond
+	// dead. Three pings are lost at the look after it, and the kernel's first retransmission (200 ms) has not been answered either.
+	silence = 3*lookPace + lookPace/2
 	// late is when a look comes so late that this host itself was held up: what it did not hear then says nothing.
-	late = 3 * lookPace
+	late = lookPace + lookPace/2
 	// hushTime is how long a portal that fell silent gets no login; each look that finds it silent renews it.
 	hushTime = time.Second
 	// hangTime is how long a streamer may leave a request unanswered: a disk that works answers within a second.
@@ -34,7 +33,7 @@ const (
 	// hangPause is how long a streamer that hung is the last choice; each look that finds it hung renews it.
 	hangPause = 10 * time.Second
 	// hangLook is the number of looks between two at the sessions' unanswered requests.
-	hangLook = 10
+	hangLook = 5
 	// soundPace is the time between two reads of a block at random, which the streamer's disk must answer rather than its memory.
 	soundPace = time.Second
 	// jiffies is how near two of the kernel's times may be while their order says nothing (10 ms a tick at its coarsest).
@@ -44,8 +43,9 @@ const (
 // pulse looks after one portal of a streamer: it pings it, and reads from it.
 type pulse struct {
 	streamer string
-	answered atomic.Int64 // when it last said anything, in Unix nanoseconds
-	reading  atomic.Int64 // since when a read has been under way; 0: none is
+	beat     chan struct{} // holds one token when it is time for a ping
+	answered atomic.Int64  // when it last said anything, in Unix nanoseconds
+	reading  atomic.Int64  // since when a read has been under way; 0: none is
 	cancel   context.CancelFunc
 }
 
@@ -89,6 +89,10 @@ func (w *watcher) look(ctx context.Context, now time.Time) {
 	w.looks++
 	silent, hung := make(map[string]bool), make(map[string]bool)
 	for portal, p := range w.pulses {
+		select {
+		case p.beat <- struct{}{}:
+		default: // it waits for an answer still
+		}
 		switch {
 		case heldUp:
 			p.answered.Store(now.UnixNano())
@@ -98,9 +102,6 @@ func (w *watcher) look(ctx context.Context, now time.Time) {
 			hung[portal] = true
 			w.hangs(p.streamer, now)
 		}
-	}
-	if len(silent)+len(hung) == 0 && w.looks%2 != 0 {
-		return
 	}
 	sessions := w.table.all()
 	w.follow(ctx, sessions, silent, hung)
@@ -118,7 +119,7 @@ func (w *watcher) follow(ctx context.Context, sessions []*session, silent, hung 
 		if w.pulses[s.portal] != nil {
 			continue
 		}
-		p := &pulse{streamer: s.Streamer}
+		p := &pulse{streamer: s.Streamer, beat: make(chan struct{}, 1)}
 		p.answered.Store(time.Now().UnixNano())
 		var life context.Context
 		life, p.cancel = context.WithCancel(ctx)
@@ -166,7 +167,10 @@ func (w *watcher) ping(ctx context.Context, p *pulse, portal, target string) {
 			session.Close()
 			session = nil
 		}
-		pause(ctx, pulsePace)
+		select {
+		case <-p.beat:
+		case <-ctx.Done():
+		}
 	}
 	if session != nil {
 		session.Close()
