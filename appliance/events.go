@@ -68,10 +68,14 @@ func (w *worker) keepEvents(ctx context.Context, see func(site.Event)) error {
 		case <-ctx.Done():
 			return nil
 		case e := <-w.events:
-			w.timeline.Add(e)
+			_, known := w.builder.View().Devices[e.MAC]
+			// Of a stranger only what it does when it boots: whatever else has an address of ours must not cost the memory for the devices' boots.
+			if known || e.Begins || e.MAC.IsZero() || w.timeline.has(e.MAC) {
+				w.timeline.Add(e)
+			}
 			see(e)
 			w.log.Debug("event", "mac", e.MAC, "what", e.What, "detail", e.Detail)
-			if _, known := w.builder.View().Devices[e.MAC]; !known && e.What != eventAdded { // whose view may come later than its event
+			if !known && e.What != eventAdded { // whose view may come later than its event
 				continue
 			}
 			if now := time.Now(); now.Sub(second) >= time.Second {

@@ -114,6 +114,13 @@ func (t *timeline) drop(b *boot) {
 	}
 }
 
+// has reports whether something of a target is kept.
+func (t *timeline) has(mac site.MAC) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.byMAC[mac]) > 0
+}
+
 // Of returns a target's boots, the oldest first.
 func (t *timeline) Of(mac site.MAC) []web.Boot {
 	t.mu.Lock()

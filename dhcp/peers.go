@@ -13,7 +13,7 @@ const (
 	// tickEvery is the grain of time towards the peers.
 	tickEvery = 100 * time.Millisecond
 	// peerPace is how long a change waits for others that fit into the same datagram. Each one costs both nodes as much as a client's message.
-	peerPace = 5 * time.Millisecond
+	peerPace = 10 * time.Millisecond
 	// peerQueue bounds what peers may tell faster than we learn; what is lost is told again.
 	peerQueue = 1024
 	// maxPeerMessage is a datagram of the peer channel; ours are shorter. It bounds what the queue holds.

@@ -21,6 +21,8 @@ import (
 const (
 	// reopenAfter is the pause before the sockets are opened again when one of them failed, such as when the interface went away.
 	reopenAfter = time.Second
+	// answersInARow is how many more messages are answered before anything else is looked at.
+	answersInARow = 64
 )
 
 // Server is the DHCP service of one interface.
@@ -194,6 +196,9 @@ func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan 
 			return fmt.Errorf("receiving: %w", err)
 		case q := <-s.queue:
 			s.answerOne(q, out)
+			for range min(len(s.queue), answersInARow) {
+				s.answerOne(<-s.queue, out)
+			}
 		case b := <-s.peers:
 			s.hear(b, out)
 			s.paceTelling(pace)

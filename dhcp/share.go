@@ -102,7 +102,9 @@ func keyOf(r request) askedKey {
 	return askedKey{r.mac, r.msg.TransactionID, r.kind == dhcpv4.MessageTypeDiscover}
 }
 
-func newAsked() *asked { return &asked{young: make(map[askedKey]time.Time)} }
+func newAsked() *asked {
+	return &asked{young: make(map[askedKey]time.Time), old: make(map[askedKey]time.Time)}
+}
 
 // again notes a question and reports whether it came before, neglectedAfter ago or more.
 func (a *asked) again(now time.Time, r request) bool {
@@ -115,7 +117,8 @@ func (a *asked) again(now time.Time, r request) bool {
 		return now.Sub(at) >= neglectedAfter
 	}
 	if len(a.young) >= maxRecent {
-		a.old, a.young = a.young, make(map[askedKey]time.Time)
+		a.old, a.young = a.young, a.old
+		clear(a.young)
 	}
 	a.young[k] = now
 	return false

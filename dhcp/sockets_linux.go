@@ -14,7 +14,6 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/mdlayher/packet"
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,9 +34,9 @@ type sockets struct {
 	mac    site.MAC
 	link   *packet.Conn // frames
 	routed int          // raw IP: the kernel finds the way, the header with the source address is ours. Bound to no port, so that it takes no messages away
-	conn   net.PacketConn
+	in     *listener
 	gone   chan error // why link broke
-	ended  chan error // why conn broke
+	ended  chan error // why in broke
 }
 
 // etherTypeUnused is the second of the local experimental EtherTypes (IEEE 802, 9.2.3): nobody sends it. A packet socket has to wait for
@@ -78,11 +77,11 @@ func (s *sockets) open(link *net.Interface, receive func(*dhcpv4.DHCPv4)) (err e
 	if s.routed, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW); err != nil {
 		return fmt.Errorf("opening a raw IP socket: %w", err)
 	}
-	if s.conn, err = listenUDP(link.Name, dhcpv4.ServerPort); err != nil {
+	if s.in, err = newListener(link.Name, dhcpv4.ServerPort); err != nil {
 		return fmt.Errorf("listening on port %d of %s: %w", dhcpv4.ServerPort, link.Name, err)
 	}
 	go s.watch()
-	go s.read(receive)
+	go func() { s.ended <- s.in.read(receive) }()
 	return nil
 }
 
@@ -109,36 +108,8 @@ func (s *sockets) watch() {
 	for {
 		if _, _, err := s.link.ReadFrom(b); err != nil {
 			s.gone <- err
-			s.conn.Close()
+			s.in.close()
 			return
-		}
-	}
-}
-
-// maxDatagram is the longest message that is read; option 57 has clients announce 1,500 at most.
-const maxDatagram = 4096
-
-// readBatch is how many messages are taken from the kernel at once: under load they come faster than a goroutine is woken.
-const readBatch = 32
-
-// read ends when the listener is closed.
-func (s *sockets) read(receive func(*dhcpv4.DHCPv4)) {
-	conn, batch := ipv4.NewPacketConn(s.conn), make([]ipv4.Message, readBatch)
-	for i := range batch {
-		batch[i].Buffers = [][]byte{make([]byte, maxDatagram)}
-	}
-	for {
-		n, err := conn.ReadBatch(batch, 0)
-		if err != nil {
-			s.ended <- err
-			return
-		}
-		for _, m := range batch[:n] {
-			q, err := dhcpv4.FromBytes(m.Buffers[0][:m.N])
-			if err != nil {
-				q = nil
-			}
-			receive(q)
 		}
 	}
 }
@@ -162,7 +133,7 @@ func (s *sockets) Wait() error {
 
 // Close implements transport.
 func (s *sockets) Close() {
-	s.conn.Close()
+	s.in.close()
 	s.closeSenders()
 }
 

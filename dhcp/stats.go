@@ -72,14 +72,17 @@ const maxRecent = 1 << 14
 // recent keeps the last decision for each of the machines that were heard last.
 type recent struct{ young, old map[site.MAC]Decision }
 
-func newRecent() *recent { return &recent{young: make(map[site.MAC]Decision)} }
+func newRecent() *recent {
+	return &recent{young: make(map[site.MAC]Decision), old: make(map[site.MAC]Decision)}
+}
 
 func (r *recent) put(d Decision) {
 	if d.MAC.IsZero() {
 		return
 	}
 	if len(r.young) >= maxRecent {
-		r.old, r.young = r.young, make(map[site.MAC]Decision)
+		r.old, r.young = r.young, r.old
+		clear(r.young)
 	}
 	r.young[d.MAC] = d
 }

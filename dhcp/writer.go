@@ -15,9 +15,11 @@ import (
 const (
 	// maxBatch is how many answers wait for one write to the disk at most: with a thousand a second, what a busy disk makes wait for 4 s.
 	maxBatch = 4096
-	// writePace is the least time between two writes: a write costs the same whether it holds one lease or fifty, and a client does not
-	// notice a millisecond.
-	writePace = time.Millisecond
+	// The least time between two writes grows with how many answers the last one held, from writePace to mostWritePace: a write costs the same
+	// whether it holds one lease or fifty, and a client does not notice a few milliseconds.
+	writePace     = time.Millisecond
+	writePaceEach = 500 * time.Microsecond
+	mostWritePace = 4 * time.Millisecond
 	// lazyFor is how long a write waits for more while nobody waits for it: what peers tell is on their disks already. lazyBatch is how much
 	// is enough.
 	lazyFor   = 20 * time.Millisecond
@@ -48,10 +50,10 @@ func (o outgoing) hurries() bool { return o.payload != nil || o.done != nil }
 
 // send writes leases to the disk and then sends their answers.
 func (s *Server) send(out <-chan outgoing) {
-	var written time.Time // when the last write began
+	var next time.Time // when the next write may begin
 	for {
-		batch, more := gather(out, written, len(s.unwritten) > 0)
-		written = time.Now()
+		batch, more := gather(out, next, len(s.unwritten) > 0)
+		next = time.Now().Add(min(max(writePace, time.Duration(len(batch))*writePaceEach), mostWritePace))
 		s.write(batch)
 		if !more {
 			return
@@ -59,28 +61,25 @@ func (s *Server) send(out <-chan outgoing) {
 	}
 }
 
-// gather returns what goes to the disk in one write, and whether there may be more later. With retry it returns, after a while, also with
-// nothing.
-func gather(out <-chan outgoing, written time.Time, retry bool) (batch []outgoing, more bool) {
+// gather returns what goes to the disk in one write, not before next if somebody waits for it, and whether there may be more later. With
+// retry it returns, after a while, also with nothing.
+func gather(out <-chan outgoing, next time.Time, retry bool) (batch []outgoing, more bool) {
 	var until <-chan time.Time // when the batch must go
 	if retry {
 		until = time.After(retryAfter)
 	}
-	hurry, held := false, 0
-	for len(batch) < maxBatch && (hurry || held < lazyBatch) {
+	for held := 0; len(batch) < maxBatch && held < lazyBatch; {
 		select {
 		case o, ok := <-out:
 			if !ok {
 				return batch, false
 			}
 			batch, held = append(batch, o), held+len(o.save)
-			if o.hurries() && !hurry {
-				hurry = true
-				if time.Since(written) >= writePace {
-					return drain(batch, out)
-				}
-				until = time.After(time.Until(written.Add(writePace)))
-			} else if len(batch) == 1 {
+			if o.hurries() {
+				time.Sleep(time.Until(next)) // nobody is woken for each of those that come meanwhile
+				return drain(batch, out)
+			}
+			if len(batch) == 1 {
 				until = time.After(lazyFor)
 			}
 		case <-until:

@@ -116,34 +116,15 @@ type subject struct {
 
 var subjects = []subject{
 	{"dnsmasq", startDnsmasq, []int{200, 400}},
-	{"kea-dhcp4", startKea, []int{2000, 3000, 4000, 5000, 6000}},
-	{"everboot, two nodes", func(s *site) error { _, err := s.appliances(); return err }, []int{2000, 4000, 6000, 8000, 10000}},
+	{"kea-dhcp4, one, leases not flushed", startKea, []int{2000, 3000, 4000, 5000, 6000, 7000, 8000}},
+	{"kea-dhcp4, pair, leases not flushed", startKeaLazyPair, []int{500, 1000, 1500, 2000, 3000, 4000}},
+	{"kea-dhcp4, pair, leases written through", startKeaPair, []int{500, 1000, 1500, 2000, 3000, 4000}},
+	{"everboot, pair, leases flushed", func(s *site) error { _, err := s.appliances(); return err }, []int{2000, 4000, 5000, 6000, 7000, 8000, 9000, 10000}},
 }
 
 func startDnsmasq(s *site) error {
 	lab.Dnsmasq(s.a, "--dhcp-range=198.18.4.0,198.19.255.253,255.254.0.0,1h", "--dhcp-lease-max=150000", "--quiet-dhcp")
 	return nil
-}
-
-func startKea(s *site) error {
-	conf, err := s.write("kea.json", fmt.Sprintf(`{"Dhcp4": {
- "interfaces-config": {"interfaces": ["eth0"]}, "valid-lifetime": 3600,
- "control-socket": {"socket-type": "unix", "socket-name": "%s/kea.sock"},
- "lease-database": {"type": "memfile", "persist": true, "name": "%s/kea.csv", "lfc-interval": 0},
- "multi-threading": {"enable-multi-threading": true, "thread-pool-size": 2, "packet-queue-size": 64},
- "loggers": [{"name": "kea-dhcp4", "severity": "WARN", "output_options": [{"output": "stderr"}]}],
- "subnet4": [{"subnet": "198.18.0.0/15", "pools": [{"pool": "%s"}]}]}}`, s.Dir(), s.Dir(), pool))
-	if err != nil {
-		return err
-	}
-	p := s.a.StartWith(lab.Settings{Env: []string{"KEA_PIDFILE_DIR=" + s.Dir(), "KEA_LOCKFILE_DIR=" + s.Dir()}}, "kea", "kea-dhcp4", "-c", conf)
-	return lab.Eventually(20*time.Second, "Kea answers", func() error {
-		if !p.Running() {
-			return fmt.Errorf("it ended: %s", p.Log())
-		}
-		_, err := lab.Udhcpc(s.b, "eth0")
-		return err
-	})
 }
 
 // pairOfAppliances are the processes on a and b.

@@ -17,9 +17,10 @@ const clients = 20000
 
 // exchanges is what perfdhcp says of a run.
 type exchanges struct {
-	rate  float64    // 4-way exchanges a second
-	loss  [2]float64 // percent: of DISCOVERs, of REQUESTs
-	delay [2]float64 // average milliseconds
+	rate  float64       // 4-way exchanges a second
+	loss  [2]float64    // percent: of DISCOVERs, of REQUESTs
+	delay [2]float64    // average milliseconds
+	cpu   time.Duration // of all servers, an exchange
 }
 
 // lost is the greater of the two losses.
@@ -41,7 +42,9 @@ func (s *site) run() int {
 // perfdhcp offers a rate of exchanges of so many clients for some seconds.
 func (s *site) perfdhcp(ctx context.Context, rate, clients, seconds int) (e exchanges, err error) {
 	// Its exit code tells of single lost answers, too.
-	out, runErr := s.c.Run(ctx, "perfdhcp", "-4", "-B", "-r", strconv.Itoa(rate), "-R", strconv.Itoa(clients), "-p", strconv.Itoa(seconds),
+	before := s.busy()
+	// Before everybody else: what is measured is how much the servers take, not how well a client gets along that gets no processor.
+	out, runErr := s.c.Run(ctx, "nice", "-n", "-10", "perfdhcp", "-4", "-B", "-r", strconv.Itoa(rate), "-R", strconv.Itoa(clients), "-p", strconv.Itoa(seconds),
 		"-W", "1000000", "-s", strconv.Itoa(s.run()), "-l", "eth0")
 	number := func(p *regexp.Regexp, text string) float64 {
 		m := p.FindStringSubmatch(text)
@@ -56,18 +59,42 @@ func (s *site) perfdhcp(ctx context.Context, rate, clients, seconds int) (e exch
 	if len(parts) != 3 {
 		return e, fmt.Errorf("perfdhcp: %w: %s", errors.Join(runErr, errors.New("no statistics")), out)
 	}
+	cpu := s.busy() - before
 	// Its own rate counts the second in which it waits for the last answers.
 	e.rate = number(donePattern, parts[2]) / float64(seconds)
 	for i := range 2 {
 		e.loss[i], e.delay[i] = number(lossPattern, parts[i+1]), number(delayPattern, parts[i+1])
 	}
+	if e.rate > 0 {
+		e.cpu = cpu / time.Duration(e.rate*float64(seconds))
+	}
 	return e, err
+}
+
+// busy returns the processor time that the servers' processes have used.
+func (s *site) busy() (sum time.Duration) {
+	const perTick = 10 * time.Millisecond // of USER_HZ
+	for _, h := range []*lab.Host{s.a, s.b} {
+		for _, pid := range h.PIDs() {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			if err != nil {
+				continue // it has just ended
+			}
+			_, after, _ := strings.Cut(string(stat), ") ")
+			if f := strings.Fields(after); len(f) > 12 {
+				user, _ := strconv.Atoi(f[11])
+				kernel, _ := strconv.Atoi(f[12])
+				sum += time.Duration(user+kernel) * perTick
+			}
+		}
+	}
+	return sum
 }
 
 // rates offers each subject rising rates until it loses 1 % or more.
 func (b *bench) rates(ctx context.Context) error {
-	fmt.Printf("\nperfdhcp, %d clients, %d s a run; leases on disk (everboot: with fsync before the ACK, and told to the second node)\n", clients, b.seconds)
-	b.row("SERVER", "OFFERED/s", "DONE/s", "LOST %", "AVG DELAY ms (offer, ack)")
+	fmt.Printf("\nperfdhcp, %d clients, %d s a run; each lease in a file before its ACK (everboot: with fdatasync, and told to the second node)\n", clients, b.seconds)
+	b.row("SERVER", "OFFERED/s", "DONE/s", "LOST %", "AVG DELAY ms (offer, ack)", "CPU µs AN EXCHANGE")
 	best := make(map[string]int)
 	for _, sub := range subjects {
 		if !strings.HasPrefix(sub.name, b.only) {
@@ -93,7 +120,7 @@ func (b *bench) rates(ctx context.Context) error {
 				if b.rate > 0 {
 					s.whereLost(ctx)
 				}
-				b.row(sub.name, rate, fmt.Sprintf("%.0f", e.rate), fmt.Sprintf("%.2f", e.lost()), fmt.Sprintf("%.2f, %.2f", e.delay[0], e.delay[1]))
+				b.row(sub.name, rate, fmt.Sprintf("%.0f", e.rate), fmt.Sprintf("%.2f", e.lost()), fmt.Sprintf("%.2f, %.2f", e.delay[0], e.delay[1]), e.cpu.Microseconds())
 				if e.lost() < 1 {
 					best[sub.name] = max(best[sub.name], int(e.rate))
 				} else if e.lost() > 5 {
@@ -107,9 +134,11 @@ func (b *bench) rates(ctx context.Context) error {
 		}
 	}
 	b.table.Flush()
-	kea, ours := best[subjects[1].name], best[subjects[2].name]
-	if kea > 0 {
-		fmt.Printf("everboot does %d/s under 1 %% loss, Kea %d/s: %.2f times\n", ours, kea, float64(ours)/float64(kea))
+	ours := best[subjects[len(subjects)-1].name]
+	for _, sub := range subjects[1 : len(subjects)-1] {
+		if kea := best[sub.name]; kea > 0 && ours > 0 {
+			fmt.Printf("everboot does %d/s under 1 %% loss, %s %d/s: %.2f times\n", ours, sub.name, kea, float64(ours)/float64(kea))
+		}
 	}
 	return nil
 }

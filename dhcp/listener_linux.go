@@ -1,0 +1,120 @@
+package dhcp
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxDatagram is the longest message that is read; option 57 has clients announce 1,500 at most.
+	maxDatagram = 4096
+	// crowded is how many messages are read at once when they come faster than one by one. Then the next are left to gather for gatherFor: a
+	// wake-up costs as much as the answer, and a client does not notice half a millisecond.
+	crowded   = 2
+	gatherFor = 500 * time.Microsecond
+)
+
+// listener is a UDP socket that is not one of package net: the runtime watches those, and each datagram then wakes threads of it that have
+// nothing to do, at twice the price of the answer. Its reader waits in the kernel.
+type listener struct {
+	fd    int
+	event int // eventfd: written to when the reader is to end
+
+	mu     sync.Mutex
+	closed bool // the reader has been told to end
+}
+
+// newListener opens a UDP socket in the network namespace of the calling thread. read must be called: it closes what was opened.
+func newListener(link string, port int) (*listener, error) {
+	conn, err := listenUDP(link, port)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close() // which takes it away from the runtime; ours stays
+	l := &listener{}
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("reaching the socket: %w", err)
+	}
+	ctl := raw.Control(func(fd uintptr) { l.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	if err := cmp.Or(err, ctl); err != nil {
+		return nil, fmt.Errorf("taking the socket from the runtime: %w", err)
+	}
+	if l.event, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		unix.Close(l.fd)
+		return nil, fmt.Errorf("making an eventfd: %w", err)
+	}
+	return l, nil
+}
+
+// close has read return.
+func (l *listener) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.closed = true
+		_, _ = unix.Write(l.event, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // full only after 2^64 calls
+	}
+}
+
+// free closes the descriptors. close does nothing any more: their numbers may be others' soon.
+func (l *listener) free() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	unix.Close(l.fd)
+	unix.Close(l.event)
+}
+
+// read calls receive with each message, nil for a datagram that is none, until the socket fails or close is called.
+func (l *listener) read(receive func(*dhcpv4.DHCPv4)) error {
+	defer l.free()
+	fds := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}, {Fd: int32(l.event), Events: unix.POLLIN}}
+	b := make([]byte, maxDatagram)
+	for {
+		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("waiting for messages: %w", err)
+		}
+		if fds[1].Revents != 0 {
+			return net.ErrClosed
+		}
+		n, err := l.drain(b, receive)
+		if err != nil {
+			return err
+		}
+		if n >= crowded {
+			pause := unix.NsecToTimespec(int64(gatherFor))
+			_ = unix.Nanosleep(&pause, nil) // a signal ends it early
+		}
+	}
+}
+
+// drain reads what is there, and returns how many datagrams that were.
+func (l *listener) drain(b []byte, receive func(*dhcpv4.DHCPv4)) (count int, err error) {
+	for {
+		n, err := unix.Read(l.fd, b)
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return count, nil
+		default:
+			return count, fmt.Errorf("reading messages: %w", err)
+		}
+		count++
+		q, err := dhcpv4.FromBytes(b[:n])
+		if err != nil {
+			q = nil
+		}
+		receive(q)
+	}
+}
