@@ -69,10 +69,7 @@ func (w *worker) keepEvents(ctx context.Context, see func(site.Event)) error {
 			return nil
 		case e := <-w.events:
 			_, known := w.builder.View().Devices[e.MAC]
-			// Of a stranger only what it does when it boots: whatever else has an address of ours must not cost the memory for the devices' boots.
-			if known || e.Begins || e.MAC.IsZero() || w.timeline.has(e.MAC) {
-				w.timeline.Add(e)
-			}
+			w.note(e, known)
 			see(e)
 			w.log.Debug("event", "mac", e.MAC, "what", e.What, "detail", e.Detail)
 			if !known && e.What != eventAdded { // whose view may come later than its event
@@ -87,6 +84,14 @@ func (w *worker) keepEvents(ctx context.Context, see func(site.Event)) error {
 				}
 			}
 		}
+	}
+}
+
+// note puts an event into the timeline: of a stranger only if it is part of a boot. Whatever else has an address of ours must not cost the
+// memory for the boots of devices.
+func (w *worker) note(e site.Event, known bool) {
+	if known || e.Begins || e.MAC.IsZero() || w.timeline.has(e.MAC) {
+		w.timeline.Add(e)
 	}
 }
 

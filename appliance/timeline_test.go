@@ -87,6 +87,28 @@ func TestOthersAreToldHowAStrangersBootBegan(t *testing.T) {
 	}
 }
 
+// TestWhoNeverBootsIsNotRemembered: a segment full of telephones that get an address must not push the boots of devices out.
+func TestWhoNeverBootsIsNotRemembered(t *testing.T) {
+	w := &worker{timeline: newTimeline()}
+	boots, telephone, device := site.MAC{2, 1}, site.MAC{2, 2}, site.MAC{2, 3}
+	for i, e := range []site.Event{
+		{MAC: boots, What: "discover", Begins: true}, {MAC: boots, What: "offer"}, {MAC: boots, What: "ack"},
+		{MAC: telephone, What: "ack"}, {MAC: device, What: "ack"}, {What: "health"},
+	} {
+		e.At = time.Unix(int64(i), 0)
+		w.note(e, e.MAC == device)
+	}
+	for mac, want := range map[site.MAC]int{boots: 3, telephone: 0, device: 1, {}: 1} {
+		got := 0
+		for _, b := range w.timeline.Of(mac) {
+			got += len(b.Events)
+		}
+		if got != want {
+			t.Errorf("%d events of %s, want %d", got, mac, want)
+		}
+	}
+}
+
 // A boot that goes on for years keeps how it began and what happened last.
 func TestTimelineOfALongBoot(t *testing.T) {
 	line, mac := newTimeline(), site.MAC{1}
