@@ -122,7 +122,7 @@ func (s *Server) paceTelling(pace *time.Timer) {
 	}
 }
 
-// tellLeases tells the peers what changed, and confirms what they told.
+// tellLeases tells the peers what changed.
 func (s *Server) tellLeases() {
 	if s.cfg.Tell == nil {
 		return

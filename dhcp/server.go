@@ -201,7 +201,6 @@ func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan 
 			}
 		case b := <-s.peers:
 			s.hear(b, out)
-			s.paceTelling(pace)
 		case f := <-s.free:
 			s.freeAddress(f, out)
 		case <-s.changed:

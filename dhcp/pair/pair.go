@@ -37,8 +37,8 @@ const (
 	window      = 32
 	resendAfter = 300 * time.Millisecond
 	beatsKept   = 64
-	// receiptsHeld is how many updates are confirmed in one message at least, if Flush is not called before: a quarter of what a peer sends
-	// without an answer.
+	// receiptsHeld is how many updates are confirmed in one message at least, if Tick is not called before: a quarter of what a peer sends
+	// without an answer. A message more costs each node as much as a client's.
 	receiptsHeld = window / 4
 	// runsKept bounds how many earlier runs of a peer are remembered.
 	runsKept = 64
@@ -134,6 +134,7 @@ func (m *Machine) Tick(now time.Time, seen func(netip.Addr) bool) [][]byte {
 		m.nextBeat = now.Add(beatEvery)
 		tell = append(tell, m.beat(now))
 	}
+	tell = append(tell, m.confirm()...)
 	return append(tell, m.Flush(now)...)
 }
 
@@ -210,11 +211,13 @@ func (m *Machine) confirmed(now time.Time, a ack) Result {
 	case a.incarnation != p.incarnation || a.to.incarnation != m.cfg.Incarnation:
 		return Result{Drop: DropStale}
 	}
+	waited := len(m.outbox.order) > 0 && !m.outbox.waits()
 	for _, seq := range a.seqs {
 		m.outbox.confirm(seq, p.addr)
 	}
-	if m.outbox.comparing() {
-		return Result{Tell: m.Flush(now)} // nobody is answered before it is over
+	// What waited for a place in the window goes at once, and nobody is answered before a comparison is over.
+	if waited || m.outbox.comparing() {
+		return Result{Tell: m.Flush(now)}
 	}
 	return Result{}
 }
@@ -230,12 +233,10 @@ func (m *Machine) confirm() (tell [][]byte) {
 	return tell
 }
 
-// Flush returns the confirmations and updates that can be sent now. Called a few milliseconds after a change, rather than at once, it
-// fills its messages.
+// Flush returns the updates that can be sent now. Called a few milliseconds after a change, rather than at once, it fills its messages.
 func (m *Machine) Flush(now time.Time) (tell [][]byte) {
-	tell = m.confirm()
 	if !m.inTouch() {
-		return tell
+		return nil
 	}
 	var need []netip.Addr
 	for _, p := range m.peers {
