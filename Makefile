@@ -45,14 +45,14 @@ box: build ## build a box of the VM image for Vagrant and libvirt, and add it as
 	@! command -v vagrant >/dev/null || vagrant box add --force --name everboot/node build/everboot-node.box
 
 .PHONY: test-deb
-test-deb: build ## install and purge the Debian package in a fresh Debian 12 and 13 (3 minutes; not part of make test)
+test-deb: build ## install and purge the Debian packages in a fresh Debian 12 and 13, that for arm64 where qemu-user-static is (5 minutes; not part of make test)
 	@$(MAKE) --no-print-directory deb
-	@for suite in bookworm trixie; do packaging/try-suite.sh $$suite build/everboot_*_amd64.deb || exit 1; done
+	@for suite in bookworm trixie; do packaging/try-suite.sh $$suite build/everboot_*_amd64.deb && packaging/try-arm64.sh $$suite build/everboot_*_arm64.deb || exit 1; done
 	@dpkg-deb --info build/everboot_*_arm64.deb | grep -x ' Architecture: arm64'
 
 .PHONY: test-image
 test-image: deps deb image vdisk ## boot two machines of the VM image and a target through them, on emulated hardware (10 minutes; not part of make test)
-	EVERBOOT_LAB=1 EVERBOOT_IMAGE=$(CURDIR)/$(IMAGE).raw go test -count=1 -timeout 30m -v -run 'TestAppliance[CI]' ./internal/lab/fleet
+	EVERBOOT_LAB=1 EVERBOOT_IMAGE=$(CURDIR)/$(IMAGE).raw go test -count=1 -timeout 60m -v -run 'TestAppliance[CI]' ./internal/lab/fleet
 
 .PHONY: deps
 deps: ## install the Debian packages that tests and demo need (as root), or print the line to run

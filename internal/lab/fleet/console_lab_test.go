@@ -43,7 +43,7 @@ func TestApplianceImageIsNobodys(t *testing.T) {
 	for file, want := range map[string]bool{
 		"/etc/machine-id": true, "/etc/ssh/sshd_config": true, "/usr/bin/everboot": true,
 		"/etc/ssh/ssh_host_rsa_key": false, "/etc/ssh/ssh_host_ecdsa_key": false, "/etc/ssh/ssh_host_ed25519_key": false, "/etc/hostname": false, "/var/lib/dbus/machine-id": false,
-		"/var/lib/systemd/random-seed": false, "/var/lib/cloud": false, "/root/.ssh": false, "/etc/everboot/appliance.toml": false, "/etc/everboot/api.token": false, "/etc/everboot/peer.key": false, "/etc/everboot/ca.key": false,
+		"/var/lib/systemd/random-seed": false, "/var/lib/cloud": false, "/root/.ssh/authorized_keys": false, "/etc/everboot/appliance.toml": false, "/etc/everboot/api.token": false, "/etc/everboot/peer.key": false, "/etc/everboot/ca.key": false,
 	} {
 		if has := !strings.Contains(ask("stat "+file), "not found"); has != want {
 			t.Errorf("%s is in the image: %v, want %v", file, has, want)

@@ -17,10 +17,10 @@ import (
 
 const (
 	envImage = "EVERBOOT_IMAGE" // the raw VM image
-	// nodeBoot is for a Debian with cloud-init on one emulated processor of a busy machine; it takes 2 minutes.
-	nodeBoot = 8 * time.Minute
+	// nodeBoot is for a Debian with cloud-init on one emulated processor of a busy machine; it takes 2 minutes on one that is not.
+	nodeBoot = 12 * time.Minute
 	// nodeAnswers is for what such a machine does once it runs.
-	nodeAnswers = 3 * time.Minute
+	nodeAnswers = 4 * time.Minute
 )
 
 // reports is what each node prints of itself, for the test to read: what tells it from others, what listens to whom, and what systemd and dpkg think of the package.
