@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"runtime"
 	"testing"
 
 	"everboot/tftp"
@@ -42,6 +43,7 @@ func TestFlood(t *testing.T) {
 	slow.receive(soon)
 	slow.ack(1)
 	slow.receive(soon)
+	before := heap()
 	for n := range 10000 {
 		conn, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 1, byte(n%10))}, s.address)
 		if err != nil {
@@ -58,6 +60,10 @@ func TestFlood(t *testing.T) {
 			}
 		}
 	}
+	// A place costs about 1 KB; 10,000 files that were read for nobody would be 200 MB.
+	if grown := heap() - before; grown > 8<<20 {
+		t.Errorf("the flood costs %d bytes", grown)
+	}
 	if got := s.dial(2).fetch("file", "octet"); !bytes.Equal(got, want) {
 		t.Errorf("in the flood: %d bytes, want %d", len(got), len(want))
 	}
@@ -72,6 +78,14 @@ func TestFlood(t *testing.T) {
 		}
 	}
 	s.eventually("strangers are forgotten", func(c tftp.Stats) bool { return c.Active == 1 && c.Dropped["evicted"] > 0 })
+}
+
+// heap returns how many bytes are in use.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 // TestManyOfOneClient: who has answered is never thrown out; further ones are told.
