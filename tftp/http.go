@@ -47,7 +47,7 @@ type HTTPConfig struct {
 	Media Media
 	// Renew tells running targets what the media in them shall be; nil: nobody does. It goes with Media.
 	Renew Renew
-	// Certificate and Key are PEM files: with them the same is served over HTTPS, too.
+	// Certificate and Key are PEM files: with them the same is served over HTTPS, too. They are read again when they have changed.
 	Certificate, Key string
 	ListenTLS        string // address and port of HTTPS; empty: DefaultHTTPSListen
 	// Who tells which target has an address, for events; it may be nil. The zero MAC means that nobody knows.
@@ -81,16 +81,12 @@ func (c HTTPConfig) addresses() (list []*net.TCPAddr, err error) {
 	return list, nil
 }
 
-// tls returns the configuration of HTTPS, or nil.
-func (c HTTPConfig) tls() (*tls.Config, error) {
-	if c.Certificate == "" {
-		return nil, nil
+// tcpOf keeps to IPv4 unless an IPv6 address is named.
+func tcpOf(ip net.IP) string {
+	if ip != nil && ip.To4() == nil {
+		return "tcp6"
 	}
-	pair, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
-	if err != nil {
-		return nil, fmt.Errorf("http: reading certificate and key: %w", err)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}, nil
+	return "tcp4"
 }
 
 // HTTPStats counts since the start.
@@ -182,13 +178,17 @@ func (h *HTTP) listen(ctx context.Context) (list []net.Listener, err error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := h.cfg.tls()
-	if err != nil {
-		return nil, err
+	var config *tls.Config
+	if h.cfg.Certificate != "" {
+		c, err := newCertificate(h.cfg.Certificate, h.cfg.Key, h.log)
+		if err != nil {
+			return nil, err
+		}
+		config = c.config()
 	}
 	places := make(chan struct{}, maxConns)
 	for i, addr := range addresses {
-		tcp, err := net.ListenTCP(network("tcp", addr.IP), addr)
+		tcp, err := net.ListenTCP(tcpOf(addr.IP), addr)
 		if err != nil {
 			for _, l := range list {
 				_ = l.Close() // nobody was served

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -16,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +26,12 @@ import (
 
 // writeCertificate writes a certificate for 127.0.0.1 and its key.
 func writeCertificate(t *testing.T) (certificate, key string, trusted *x509.CertPool) {
+	t.Helper()
+	return writeCertificateTo(t, t.TempDir())
+}
+
+// writeCertificateTo does so in a folder, in place of what is there.
+func writeCertificateTo(t *testing.T, dir string) (certificate, key string, trusted *x509.CertPool) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -40,7 +48,6 @@ func writeCertificate(t *testing.T) (certificate, key string, trusted *x509.Cert
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
 	certificate, key = filepath.Join(dir, "site.pem"), filepath.Join(dir, "site.key")
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	for path, data := range map[string][]byte{certificate: text, key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})} {
@@ -98,6 +105,91 @@ func TestHTTPS(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestCertificateChanges: a new certificate and key are what the next handshake shows; files that are no pair change nothing, and are told once.
+func TestCertificateChanges(t *testing.T) {
+	files, _ := newFiles(t)
+	dir := t.TempDir()
+	cfg := tftp.HTTPConfig{Listen: freeTCP(t), ListenTLS: freeTCP(t)}
+	var first *x509.CertPool
+	cfg.Certificate, cfg.Key, first = writeCertificateTo(t, dir)
+	var lines lockedBuffer
+	h, err := tftp.NewHTTP(cfg, files, exampleView, nil, slog.New(slog.NewTextHandler(&lines, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	<-h.Ready()
+	shows := func(what string, trusted *x509.CertPool) {
+		t.Helper()
+		conn, err := tls.Dial("tcp", cfg.ListenTLS, &tls.Config{RootCAs: trusted})
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		conn.Close()
+	}
+	shows("the first", first)
+	replace := func(path, text string, ago time.Duration) {
+		t.Helper()
+		then := time.Now().Add(-ago)
+		if err := errors.Join(os.WriteFile(path, []byte(text), 0o600), os.Chtimes(path, then, then)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replace(cfg.Key, "half", 0)
+	shows("a key that has just been written", first)
+	if text := lines.String(); text != "" {
+		t.Errorf("told at once: %s", text)
+	}
+	old := time.Now().Add(-time.Minute)
+	if err := os.Chtimes(cfg.Certificate, old, old); err != nil {
+		t.Fatal(err)
+	}
+	replace(cfg.Key, "nonsense", time.Minute)
+	for range 3 {
+		shows("a bad key", first)
+	}
+	if n := strings.Count(lines.String(), "the former are kept"); n != 1 {
+		t.Errorf("told %d times: %s", n, lines.String())
+	}
+	if err := os.Remove(cfg.Key); err != nil {
+		t.Fatal(err)
+	}
+	shows("no key", first)
+	if n := strings.Count(lines.String(), "the former are kept"); n != 2 {
+		t.Errorf("a key that is gone: told %d times: %s", n, lines.String())
+	}
+	_, _, second := writeCertificateTo(t, dir)
+	shows("the second", second)
+	if conn, err := tls.Dial("tcp", cfg.ListenTLS, &tls.Config{RootCAs: first}); err == nil {
+		conn.Close()
+		t.Error("the first is shown still")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// lockedBuffer is written by one goroutine while another reads.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
 
 func TestBadCertificates(t *testing.T) {

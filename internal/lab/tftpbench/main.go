@@ -28,7 +28,7 @@ func main() {
 
 func run() int {
 	only := flag.String("peers", strings.Join(peers, ","), "TFTP servers to measure")
-	parts := flag.String("parts", "throughput,unpinned,loss,http,moves", "what to measure; throughput keeps server and clients on processors of their own, unpinned does not")
+	parts := flag.String("parts", "throughput,unpinned,loss,http,httpmove,moves", "what to measure; throughput keeps server and clients on processors of their own, unpinned does not")
 	rows := flag.String("rows", "", "measure the throughput of those loads only whose names have this in them")
 	binary := flag.String("binary", "bin/everboot", "the appliance")
 	flag.Parse()
@@ -44,6 +44,8 @@ func run() int {
 			err = loss(list)
 		case "http":
 			err = httpRows()
+		case "httpmove":
+			err = httpMoves(*binary)
 		case "moves":
 			err = moves(*binary, list)
 		default:
