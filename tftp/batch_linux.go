@@ -23,7 +23,8 @@ const (
 	gsoBytes, gsoBlocks = 65000, 64
 	// fullTimeout is how long a full send queue is waited for; then what is left counts as lost on the way.
 	fullTimeout = 10 * time.Millisecond
-	controlSize = 64
+	// controlSize holds both kinds of packet information, of which a socket of both protocols tells each for IPv4.
+	controlSize = 80
 )
 
 // mmsghdr is the kernel's (recvmmsg(2)); x/sys has none.
@@ -108,6 +109,9 @@ func (r *receiver) at(i int, six bool) (a arrival) {
 			a.ends.local = [16]byte(info)
 		}
 		a.group = a.ends.local[0] == 0xff
+		if four := control[min(len(control), bothInfo):]; len(four) >= unix.SizeofInet4Pktinfo {
+			a.group = [4]byte(four[4:8]) != [4]byte(four[8:12])
+		}
 		return a
 	}
 	four := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
@@ -118,6 +122,9 @@ func (r *receiver) at(i int, six bool) (a arrival) {
 	}
 	return a
 }
+
+// bothInfo is where IP_PKTINFO is behind IPV6_PKTINFO (a header, 20 bytes, both in words of 8) and its own header.
+const bothInfo = unix.SizeofCmsghdr + (unix.SizeofInet6Pktinfo+7)&^7 + unix.SizeofCmsghdr
 
 func mapped(a [4]byte) [16]byte {
 	return [16]byte{10: 0xff, 11: 0xff, 12: a[0], 13: a[1], 14: a[2], 15: a[3]}

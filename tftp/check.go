@@ -19,11 +19,11 @@ func Check(cfg Config) []error {
 	if err != nil {
 		return []error{err}
 	}
-	conn, err := net.ListenUDP(network("udp", addr.IP), addr)
+	socket, err := openSocket(addr)
 	if err != nil {
-		return []error{fmt.Errorf("listening for TFTP on %s: %w%s", addr, err, portHint("udp", addr.Port, err))}
+		return []error{err}
 	}
-	_ = conn.Close() // only tried
+	socket.close() // only tried
 	return nil
 }
 
@@ -34,11 +34,13 @@ func CheckHTTP(cfg HTTPConfig) []error {
 		return []error{err}
 	}
 	var errs []error
-	if _, err := cfg.tls(); err != nil {
-		errs = append(errs, err)
+	if cfg.Certificate != "" {
+		if _, err := newCertificate(cfg.Certificate, cfg.Key, nil); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	for _, addr := range addresses {
-		l, err := net.ListenTCP(network("tcp", addr.IP), addr)
+		l, err := net.ListenTCP(tcpOf(addr.IP), addr)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listening for HTTP boot on %s: %w%s", addr, err, portHint("tcp", addr.Port, err)))
 			continue

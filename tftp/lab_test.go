@@ -97,8 +97,8 @@ func newBed(t *testing.T) *bed {
 	b := &bed{lab: lab.ForTest(t), dir: t.TempDir()}
 	b.lan = b.lab.Segment("lan")
 	b.server, b.client = b.lab.Host("server"), b.lab.Host("client")
-	b.server.Join(b.lan, "198.18.0.2/24", "198.18.0.10/24", "2001:db8::2/64")
-	b.client.Join(b.lan, "198.18.0.50/24")
+	b.server.Join(b.lan, "198.18.0.2/24", "198.18.0.10/24", "2001:db8::2/64", "2001:db8::10/64")
+	b.client.Join(b.lan, "198.18.0.50/24", "2001:db8::50/64")
 	if err := os.Mkdir(filepath.Join(b.dir, "root"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func (b *bed) write(t *testing.T, name string, size int) []byte {
 
 func TestClientsFetchTheRightBytes(t *testing.T) {
 	b := newBed(t)
-	lab.Need(t, "tftp", "busybox", "curl")
+	lab.Need(t, "tftp", "atftp", "busybox", "curl")
 	// Sizes at which lockstep transfers end in their own ways: an empty last block, one byte, block numbers past 65535 (512-byte blocks).
 	sizes := map[string]int{"even.bin": 1432 * 512, "odd.bin": 512*300 + 1, "empty.bin": 0, "big.bin": 512*66000 + 7}
 	content := make(map[string][]byte)
@@ -180,16 +180,20 @@ func TestClientsFetchTheRightBytes(t *testing.T) {
 	}
 	b.start(t)
 	for name, want := range content {
-		for _, address := range []string{"198.18.0.2", "198.18.0.10"} {
+		for _, address := range []string{"198.18.0.2", "198.18.0.10", "2001:db8::10"} {
 			got, err := lab.TFTPGet(b.client, address, name)
 			if err != nil || !bytes.Equal(got, want) {
 				t.Errorf("tftp-hpa, %s from %s: %d bytes of %d, %v", name, address, len(got), len(want), err)
 			}
 		}
 		for client, argv := range map[string][]string{
-			"busybox 1468": {"busybox", "tftp", "-g", "-b", "1468", "-r", name, "-l", "OUT", "198.18.0.10"},
-			"busybox 512":  {"busybox", "tftp", "-g", "-r", "/" + name, "-l", "OUT", "198.18.0.10"},
-			"curl http":    {"curl", "-sSf", "-o", "OUT", "http://198.18.0.10/" + name},
+			"busybox 1468":  {"busybox", "tftp", "-g", "-b", "1468", "-r", name, "-l", "OUT", "198.18.0.10"},
+			"busybox 512":   {"busybox", "tftp", "-g", "-r", "/" + name, "-l", "OUT", "198.18.0.10"},
+			"atftp":         {"atftp", "--get", "-r", name, "-l", "OUT", "198.18.0.10"},
+			"atftp windows": {"atftp", "--option", "blksize 1428", "--option", "windowsize 16", "--get", "-r", name, "-l", "OUT", "198.18.0.10"},
+			"curl tftp v6":  {"curl", "-sSf", "-o", "OUT", "tftp://[2001:db8::10]/" + name},
+			"curl tftp":     {"curl", "-sSf", "-o", "OUT", "tftp://198.18.0.10/" + name},
+			"curl http":     {"curl", "-sSf", "-o", "OUT", "http://198.18.0.10/" + name},
 		} {
 			if got, err := fetch(t, b.client, argv); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("%s, %s: %d bytes of %d, %v", client, name, len(got), len(want), err)
@@ -208,7 +212,7 @@ func TestClientsFetchTheRightBytes(t *testing.T) {
 	for _, result := range []string{"silent", "aborted", "size_probe", "unanswered"} {
 		bad += counts.TFTP.Finished[result]
 	}
-	if c := counts.TFTP; c.Finished["complete"] != 16 || c.Dropped["not_found"] != 1 || bad+c.Dropped["malformed"] != 0 || c.Active != 0 {
+	if c := counts.TFTP; c.Finished["complete"] != 36 || c.Dropped["not_found"] != 1 || bad+c.Dropped["malformed"] != 0 || c.Active != 0 {
 		t.Errorf("counters: %+v", c)
 	}
 }
@@ -231,24 +235,53 @@ func fetch(t *testing.T, h *lab.Host, argv []string) ([]byte, error) {
 func TestAnswersLeaveFromTheAddressAsked(t *testing.T) {
 	b := newBed(t)
 	b.start(t)
-	for _, address := range []string{"198.18.0.2", "198.18.0.10"} {
-		conn, err := b.client.ListenPacket("udp4", "198.18.0.50:0")
+	ask := func(from, to string) (answered net.Addr) {
+		t.Helper()
+		conn, err := b.client.ListenPacket("udp", net.JoinHostPort(from, "0"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(address), 69))
-		if _, err := conn.WriteTo([]byte("\x00\x01bootstrap.ipxe\x00octet\x00"), to); err != nil {
+		addr := net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(to), 69))
+		if _, err := conn.WriteTo([]byte("\x00\x01bootstrap.ipxe\x00octet\x00"), addr); err != nil {
 			t.Fatal(err)
 		}
-		buf := make([]byte, 2000)
 		if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		_, from, err := conn.ReadFrom(buf)
-		if err != nil || from.(*net.UDPAddr).IP.String() != address {
-			t.Errorf("asked %s, answered from %v, %v", address, from, err)
+		_, answered, err = conn.ReadFrom(make([]byte, 2000))
+		if err != nil {
+			t.Errorf("asked %s: %v", to, err)
 		}
+		return answered
+	}
+	for address, from := range map[string]string{
+		"198.18.0.2": "198.18.0.50", "198.18.0.10": "198.18.0.50", "2001:db8::2": "2001:db8::50", "2001:db8::10": "2001:db8::50",
+	} {
+		if got := ask(from, address); got != nil && got.(*net.UDPAddr).IP.String() != address {
+			t.Errorf("asked %s, answered from %v", address, got)
+		}
+	}
+	// Nobody is asked by broadcast (RFC 1123 §4.2.3.5), nor by multicast.
+	err := b.client.Do(func() error {
+		for _, to := range []string{"198.18.0.255:69", "255.255.255.255:69", "[ff02::1%eth0]:69"} {
+			conn, err := net.Dial("udp", to)
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			if _, err := conn.Write([]byte("\x00\x01bootstrap.ipxe\x00octet\x00")); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask("198.18.0.50", "198.18.0.2") // after those
+	if c := b.stop(t).TFTP; c.Dropped["group"] != 3 {
+		t.Errorf("%d to groups were dropped, want 3: %+v", c.Dropped["group"], c)
 	}
 }
 

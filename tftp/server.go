@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// DefaultListen is TFTP's port on every IPv4 address of the host (RFC 1350 §4).
+	// DefaultListen is TFTP's port on every address of the host (RFC 1350 §4).
 	DefaultListen = ":69"
 	// DefaultMaxTransfers bounds memory: a transfer costs about 1 KB.
 	DefaultMaxTransfers = 8192
@@ -33,7 +33,7 @@ type BlockLimit struct {
 
 // Config of a TFTP server. The zero Config means the defaults.
 type Config struct {
-	Listen       string       // address and port; empty: DefaultListen. An IPv6 address listens on IPv6.
+	Listen       string       // address and port; empty: DefaultListen. Without an address both IPv4 and IPv6 are served.
 	MaxTransfers int          // at once; 0: DefaultMaxTransfers
 	PerClient    int          // of them, from one address; 0: DefaultPerClient
 	MTU          int          // of the targets' interface; 0: DefaultMTU. Blocks never need fragments.
@@ -83,14 +83,6 @@ func (c Config) address() (*net.UDPAddr, error) {
 		return nil, fmt.Errorf("tftp: listen %q: use ADDRESS:PORT or :PORT: %w", listen, err)
 	}
 	return a, nil
-}
-
-// network keeps to IPv4 unless an IPv6 address is named.
-func network(kind string, ip net.IP) string {
-	if ip != nil && ip.To4() == nil {
-		return kind + "6"
-	}
-	return kind + "4"
 }
 
 // block returns the largest block for a client.

@@ -33,6 +33,7 @@ func TestOptions(t *testing.T) {
 		{"iPXE's block size", []string{"blksize", "1432"}, "\x00\x06blksize\x001432\x00"},
 		{"a block larger than a frame is cut", []string{"blksize", "65464"}, "\x00\x06blksize\x001468\x00"},
 		{"EDK2", []string{"tsize", "0", "blksize", "1468", "windowsize", "4"}, "\x00\x06tsize\x009000\x00blksize\x001468\x00windowsize\x004\x00"},
+		{"one that no datagram could hold, too", []string{"blksize", "70000"}, "\x00\x06blksize\x001468\x00"},
 		{"a block size of 7 is not taken", []string{"blksize", "7"}, ""},
 		{"case does not matter (RFC 2347)", []string{"BLKSIZE", "1432"}, "\x00\x06blksize\x001432\x00"},
 		{"timeout", []string{"timeout", "1"}, "\x00\x06timeout\x001\x00"},

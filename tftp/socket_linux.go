@@ -18,7 +18,8 @@ const socketBuffer = 8 << 20
 // datagram then wakes threads of it that have nothing to do, at twice the price of the answer.
 type socket struct {
 	fd  int
-	six bool
+	six bool // of IPv6; IPv4 addresses are mapped into its, if it is of both
+	all bool // of both
 }
 
 // openSocket listens at an address.
@@ -30,15 +31,17 @@ func openSocket(addr *net.UDPAddr) (*socket, error) {
 	return s, nil
 }
 
+// listenUDP listens at every address of both protocols unless one is named. Where the kernel has no IPv6, that is every one of IPv4.
 func listenUDP(addr *net.UDPAddr) (*socket, error) {
-	s := &socket{six: addr.IP != nil && addr.IP.To4() == nil}
-	family := unix.AF_INET
-	if s.six {
-		family = unix.AF_INET6
+	s := &socket{all: addr.IP == nil}
+	s.six = s.all || addr.IP.To4() == nil
+	err := s.create()
+	if s.all && errors.Is(err, unix.EAFNOSUPPORT) {
+		s.all, s.six = false, false
+		err = s.create()
 	}
-	var err error
-	if s.fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
-		return nil, os.NewSyscallError("socket", err)
+	if err != nil {
+		return nil, err
 	}
 	// First what is set before the port is bound: a request that came in between would be answered from any address.
 	if err = cmp.Or(s.prepare(), s.bind(addr)); err != nil {
@@ -48,17 +51,37 @@ func listenUDP(addr *net.UDPAddr) (*socket, error) {
 	return s, nil
 }
 
+func (s *socket) create() (err error) {
+	family := unix.AF_INET
+	if s.six {
+		family = unix.AF_INET6
+	}
+	s.fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	return os.NewSyscallError("socket", err)
+}
+
 func (s *socket) prepare() error {
 	for _, o := range []struct{ forced, plain int }{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
 		if unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, o.forced, socketBuffer) != nil { // needs CAP_NET_ADMIN
 			_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, o.plain, socketBuffer) // the host's limit is what there is
 		}
 	}
-	if s.six {
-		return os.NewSyscallError("setsockopt", errors.Join(
-			unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1), unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)))
+	var errs []error
+	set := func(level, option, value int) {
+		errs = append(errs, os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, level, option, value)))
 	}
-	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
+	if s.six {
+		only := 1
+		if s.all {
+			only = 0
+		}
+		set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
+		set(unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+	}
+	if !s.six || s.all { // with both it comes second, and tells what was broadcast
+		set(unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+	}
+	return errors.Join(errs...)
 }
 
 func (s *socket) bind(addr *net.UDPAddr) error {
