@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// DownloadTimeout is how long a client reads a file over HTTP at most.
-const DownloadTimeout = 120 * time.Second
+// downloadTimeout is how long a client reads a file over HTTP at most.
+const downloadTimeout = 120 * time.Second
 
 // Download reads the file from the floating address with curl, which goes on with a range from where it was whenever a connection ends, and calls
 // move once half of size bytes have come; nil: nothing moves. It returns how long that took, how often curl was started, and the digest.
@@ -22,7 +22,7 @@ func (p *Pair) Download(size int64, move func() error) (took time.Duration, star
 	}
 	defer os.Remove(out.Name())
 	defer out.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), DownloadTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), downloadTimeout)
 	defer cancel()
 	began, moved := time.Now(), make(chan error, 1)
 	go func() {
