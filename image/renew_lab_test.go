@@ -27,6 +27,7 @@ type target struct {
 
 	mu    sync.Mutex
 	asked []string
+	env   []string
 	reply func(q url.Values) []byte
 	url   string
 }
@@ -111,6 +112,7 @@ func (m *target) run() (asked []string, said string) {
 	m.asked = nil
 	cmd := exec.Command("sh", filepath.Join(m.dir, "unit"))
 	cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+filepath.Join(m.dir, "work"), "LC_ALL=C")
+	cmd.Env = append(cmd.Env, m.env...)
 	out, err := cmd.CombinedOutput()
 	return m.asked, fmt.Sprintf("%s(%v)", out, err)
 }
@@ -189,6 +191,47 @@ func TestLabUnitRenewsAMedium(t *testing.T) {
 			t.Errorf("once more: asked %q, said %s", asked, said)
 		}
 		banks = "ba"
+	}
+}
+
+// TestLabUnitRenewsAPartition does the same to a boot partition, of which the unit may be killed before and after each thing that it writes: the old program is there
+// as a whole, or the new one, and the next run ends what was begun.
+func TestLabUnitRenewsAPartition(t *testing.T) {
+	needUnit(t)
+	for kill := range 4 {
+		t.Run(fmt.Sprint(kill), func(t *testing.T) {
+			t.Parallel()
+			m := newTarget(t)
+			fat := medium(t, m.program(1))[1<<20 : 7<<20]
+			m.insert(append(fat[:len(fat):len(fat)], make([]byte, 2<<20)...), 32768, 16384)
+			m.reply = renews(m.program(2))
+			dd, err := exec.LookPath("dd")
+			if err != nil {
+				t.Fatal(err)
+			}
+			// dd, which counts what it writes. The shell that runs it is killed before write number kill/2, or after it.
+			m.write("bin/dd", fmt.Sprintf("#!/bin/sh\ncase \"$*\" in\n*of=*)\necho >>%[1]s/writes\nn=$(wc -l <%[1]s/writes)\n[ $n = %[2]d ] && kill -9 $PPID\n%[3]s \"$@\"\n[ $n = %[4]d ] && kill -9 $PPID\nexit 0\n;;\nesac\nexec %[3]s \"$@\"\n",
+				m.dir, map[bool]int{true: kill/2 + 1}[kill%2 == 0], dd, kill/2+1))
+			if err := os.Chmod(filepath.Join(m.dir, "bin/dd"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			m.env = []string{"PATH=" + filepath.Join(m.dir, "bin") + ":" + os.Getenv("PATH")}
+			asked, said := m.run()
+			if len(asked) != 1 || !strings.Contains(said, "killed") {
+				t.Fatalf("it was not killed: asked %q, said %s", asked, said)
+			}
+			has := func(version int) bool {
+				changed, err := image.UpdateMedium(&fileDisk{m.content()}, image.PartitionSize, m.program(version))
+				return err == nil && !changed
+			}
+			if !has(1) && !has(2) {
+				t.Error("it has neither the old program nor the new one")
+			}
+			m.env = nil
+			if asked, said := m.run(); !has(2) {
+				t.Errorf("the next run: asked %q, said %s", asked, said)
+			}
+		})
 	}
 }
 

@@ -21,7 +21,7 @@ type fakeBackend struct{ put map[string]string }
 func (f *fakeBackend) Status() Status {
 	v := site.Empty("berlin", "embedded")
 	v.Streamers["s1"] = site.Streamer{Name: "s1", Check: site.Check{Reason: "<script>alert(1)</script>"}}
-	return Status{Node: "a", View: v}
+	return Status{Node: "a", View: v, Media: []MediumReport{{Device: "t1", Medium: "vda4", Has: 3, Wants: 4, State: MediumFailed, Problem: "mounted"}}}
 }
 
 func (f *fakeBackend) Device(who string) (DeviceStatus, error) {
@@ -241,6 +241,9 @@ func TestPageEscapesWhatOthersSay(t *testing.T) {
 	text := string(page)
 	if strings.Contains(text, "<script>") || !strings.Contains(text, "&lt;script&gt;") {
 		t.Error("a streamer's words are HTML in the page")
+	}
+	if !strings.Contains(text, "<td>3</td><td>4</td><td>failed: mounted</td>") {
+		t.Error("the page does not say which boot medium a target has")
 	}
 }
 

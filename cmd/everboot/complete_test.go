@@ -39,6 +39,8 @@ func TestCompletion(t *testing.T) {
 		"collection set lab --vdisk ":  "debian",
 		"vdisk set debian --server ":   "s1\tactive",
 		"vdisk set debian --affinity ": "best-effort fixed",
+		"image rollout --device ":      "t1\tboots debian",
+		"image rollout --collection ":  "lab",
 		"lease release ":               "198.18.0.100\t" + mac.String(),
 	} {
 		words := strings.Split(typed, " ")

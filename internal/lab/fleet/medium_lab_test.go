@@ -164,6 +164,32 @@ func TestMediumAsksLoginServersInTurn(t *testing.T) {
 	}
 }
 
+// TestMediumInAVLAN: what a medium for a VLAN sends is tagged, from the first frame on. (The kernels that the lab runs on may have no VLANs: nobody answers.)
+func TestMediumInAVLAN(t *testing.T) {
+	l := lab.ForTest(t)
+	lab.Need(t, "qemu-system-x86_64", "dumpcap", "tshark")
+	lan := l.Segment("lan")
+	lan.Capture("lan")
+	path := writeMedium(t, l, "boot.img", site.Bootstrap{Hosts: []string{fleet.VIP}, VLAN: 7, Address: netip.MustParsePrefix("198.18.0.51/24")})
+	m, err := l.Machine(lab.MachineConfig{Name: "t", Segment: lan, ISO: path, MemoryMB: 256})
+	must(t, err)
+	defer m.Stop()
+	_, err = m.Expect("asking "+fleet.VIP, bootTime)
+	must(t, err)
+	must(t, lab.Eventually(nodeTime, "it asks for the login server in VLAN 7", func() error {
+		list, err := lan.Decoded("vlan.id == 7 && arp.src.proto_ipv4 == 198.18.0.51 && arp.dst.proto_ipv4 == "+fleet.VIP, "eth.src")
+		if err == nil && len(list) == 0 {
+			err = errors.New("it has not")
+		}
+		return err
+	}))
+	plain, err := lan.Decoded("!vlan && arp")
+	must(t, err)
+	if len(plain) > 0 {
+		t.Errorf("it also asks outside of the VLAN: %q", plain)
+	}
+}
+
 // writeMedium writes a medium with Debian's loaders.
 func writeMedium(t *testing.T, l *lab.Lab, name string, b site.Bootstrap) string {
 	t.Helper()
