@@ -3,7 +3,9 @@ package image_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -30,6 +32,7 @@ type target struct {
 	env   []string
 	reply func(q url.Values) []byte
 	url   string
+	https bool // its media have no other login servers
 }
 
 func newTarget(t *testing.T) *target {
@@ -38,7 +41,7 @@ func newTarget(t *testing.T) *target {
 	t.Cleanup(server.Close)
 	m.url = strings.TrimPrefix(server.URL, "http://")
 	m.write("ibft/target0/nic-assoc", "0\n")
-	m.write("ibft/target0/ip-addr", "127.0.0.1:1\n") // nobody: the medium's own servers come first
+	m.write("ibft/target0/ip-addr", m.url+"\n")
 	m.write("ibft/ethernet0/mac", "52:54:00:00:00:01\n")
 	m.write("mounts", "none /proc proc rw 0 0\n")
 	m.write("work/keep", "")
@@ -47,8 +50,12 @@ func newTarget(t *testing.T) *target {
 
 // program is a medium's, of that version, which asks this test.
 func (m *target) program(version int) image.Program {
+	second := m.url
+	if m.https {
+		second = "https://" + m.url
+	}
 	return image.Program{
-		Script: fmt.Sprintf("#!ipxe\nset s0 https://198.18.0.10\nset s1 %s\n:ask\necho version %d\ngoto ask\n", m.url, version),
+		Script: fmt.Sprintf("#!ipxe\nset s0 https://198.18.0.10\nset s1 %s\n:ask\necho version %d\ngoto ask\n", second, version),
 		About:  fmt.Sprintf("&version=%d&site=berlin&address=198.18.0.51/24", version),
 	}
 }
@@ -80,7 +87,7 @@ func (m *target) insert(content []byte, start, size int) {
 	m.write("devices/sdb/sdb1/size", fmt.Sprintln(size))
 	m.write("block/keep", "")
 	for name, to := range map[string]string{"sdb": "../devices/sdb", "sdb1": "../devices/sdb/sdb1"} {
-		if err := os.Symlink(to, filepath.Join(m.dir, "block", name)); err != nil {
+		if err := os.Symlink(to, filepath.Join(m.dir, "block", name)); err != nil && !errors.Is(err, fs.ErrExist) {
 			m.t.Fatal(err)
 		}
 	}
@@ -259,6 +266,7 @@ func TestLabUnitLeavesTheRestAlone(t *testing.T) {
 		"read-only":                             {nil, 12288, func(m *target) { m.write("devices/sdb/ro", "1\n") }, nil, "version 1read-only"},
 		"mounted":                               {nil, 12288, func(m *target) { m.write("mounts", "/dev/sdb1 /mnt vfat rw 0 0\n") }, nil, "version 1mounted"},
 		"in use":                                {nil, 12288, func(m *target) { m.write("devices/sdb/sdb1/holders/dm-0", "") }, nil, "version 1in-use"},
+		"HTTPS alone":                           {nil, 12288, func(m *target) { m.https = true; m.insert(medium(t, m.program(1)), 2048, 12288) }, nil, "version 1https"},
 		"an answer that breaks off":             {nil, 12288, nil, func(b []byte) []byte { return b[:len(b)-512] }, "version 1"},
 		"an answer with a wrong byte":           {nil, 12288, nil, func(b []byte) []byte { b[4000]++; return b }, "version 1"},
 		"an answer that is no head":             {nil, 12288, nil, func(b []byte) []byte { b[1]++; return b }, "version 1"},
@@ -279,6 +287,7 @@ func TestLabUnitLeavesTheRestAlone(t *testing.T) {
 				c.change(m)
 			}
 			m.reply = func(q url.Values) []byte {
+				q.Del("problem") // it answers none the less
 				text := renews(m.program(2))(q)
 				if c.spoil != nil {
 					text = c.spoil(text)
