@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,7 @@ type wishes struct {
 	changed func() // the file is behind
 	write   chan struct{}
 
+	applying  sync.Mutex // so that what counts is what was computed last
 	mu        sync.Mutex
 	reachable bool
 	known     map[string]wish
@@ -38,8 +40,10 @@ type wish struct {
 	Streamer string             `json:"streamer"`
 	State    site.StreamerState `json:"state"`
 	At       time.Time          `json:"at"`
-	// written: the registry has it.
-	written bool
+	Written  bool               `json:"written,omitempty"` // the registry has it, or had it: kept and told on so that no older one is written after it
+
+	seen bool // the registry has spoken here since it was written
+	kept bool // it was on our disk, and peers may know a newer one
 }
 
 const (
@@ -50,6 +54,10 @@ const (
 	wishFuture = time.Hour
 	// wishRetry is the time between two tries to write.
 	wishRetry = time.Second
+	// wishSettle is how long after a start peers have to say what they know, before what was on our disk is written.
+	wishSettle = 40 * time.Second
+	// wishStale is the age from which on a wish on our disk that was never written is left out: who said it has seen to it otherwise by now.
+	wishStale = 24 * time.Hour
 )
 
 func newWishes(r registry, view func() *site.View, tell func([]byte), now func() time.Time, log *slog.Logger) *wishes {
@@ -67,9 +75,7 @@ func (w *worker) openWishes(r registry) {
 	if err != nil {
 		file.log.Error("what was said of streamers while Consul was away cannot be read; say it again", "error", err)
 	}
-	if kept != nil {
-		h.merge("disk", kept)
-	}
+	h.load(kept)
 	file.whole, h.changed = h.whole, file.changed
 	w.registry, w.wishes, w.kept = h, h, append(w.kept, file)
 	w.shares[peers.Wishes] = peers.Share{Changed: h.merge, Whole: h.whole, Merge: h.merge}
@@ -80,6 +86,8 @@ func (h *wishes) Run(ctx context.Context, changed func(site.Content, site.Regist
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { h.writeAll(ctx) })
+	settled := time.AfterFunc(wishSettle, h.settled)
+	defer settled.Stop()
 	h.apply()
 	return h.registry.Run(ctx, func(c site.Content, r site.Registry) {
 		h.heard(r.Reachable)
@@ -91,6 +99,12 @@ func (h *wishes) Run(ctx context.Context, changed func(site.Content, site.Regist
 func (h *wishes) heard(reachable bool) {
 	h.mu.Lock()
 	h.reachable = reachable
+	if reachable {
+		for name, w := range h.known {
+			w.seen = w.Written
+			h.known[name] = w
+		}
+	}
 	h.mu.Unlock()
 	h.apply()
 	if reachable {
@@ -154,7 +168,7 @@ func (h *wishes) say(streamer string, state site.StreamerState, written bool) {
 	if old, ok := h.known[streamer]; ok && !at.After(old.At) {
 		at = old.At.Add(time.Millisecond)
 	}
-	w := wish{streamer, state, at.Round(0).UTC(), written}
+	w := wish{Streamer: streamer, State: state, At: at.Round(0).UTC(), Written: written, seen: written}
 	h.known[streamer] = w
 	h.mu.Unlock()
 	h.tell(encodeWishes([]wish{w}))
@@ -164,10 +178,12 @@ func (h *wishes) say(streamer string, state site.StreamerState, written bool) {
 
 // apply makes the wishes count that the registry does not know.
 func (h *wishes) apply() {
+	h.applying.Lock()
+	defer h.applying.Unlock()
 	h.mu.Lock()
 	held := make(map[string]site.StreamerState)
 	for name, w := range h.known {
-		if !w.written {
+		if !w.Written || !w.seen {
 			held[name] = w.State
 		}
 	}
@@ -184,8 +200,11 @@ func (h *wishes) writeAll(ctx context.Context) {
 		case <-h.write:
 		}
 		for _, w := range h.held() {
-			if !h.isReachable() {
-				break // heard kicks again
+			switch {
+			case w.kept: // settled kicks again
+				continue
+			case !h.isReachable(): // heard kicks again
+				continue
 			}
 			if err := h.writeOne(ctx, w); err != nil {
 				h.log.Warn("writing what was said of a streamer while Consul was away", "streamer", w.Streamer, "error", err)
@@ -213,7 +232,7 @@ func (h *wishes) held() []wish {
 	defer h.mu.Unlock()
 	var list []wish
 	for _, w := range h.known {
-		if !w.written {
+		if !w.Written {
 			list = append(list, w)
 		}
 	}
@@ -226,7 +245,7 @@ func (h *wishes) wrote(w wish) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.known[w.Streamer] == w {
-		w.written = true
+		w.Written, w.seen = true, true
 		h.known[w.Streamer] = w
 		h.changed()
 	}
@@ -241,26 +260,66 @@ func encodeWishes(list []wish) []byte {
 }
 
 // whole is what a peer, or this node after a restart, needs to know.
-func (h *wishes) whole() []byte { return encodeWishes(h.held()) }
+func (h *wishes) whole() []byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return encodeWishes(slices.SortedFunc(maps.Values(h.known), func(a, b wish) int { return cmp.Compare(a.Streamer, b.Streamer) }))
+}
 
-// merge takes what a peer, or this node before its restart, was told, as far as it is newer. Each appliance that reaches Consul writes it: its
-// peer may not.
-func (h *wishes) merge(from string, message []byte) {
-	var list []wish
+func decodeWishes(message []byte) (list []wish) {
 	if len(message) == 0 || message[0] != wishesFormat || json.Unmarshal(message[1:], &list) != nil {
-		return
+		return nil
 	}
+	return slices.DeleteFunc(list, func(w wish) bool {
+		value, _ := json.Marshal(w.State)
+		return site.CheckObject(site.KindStreamerState, w.Streamer, value) != nil
+	})
+}
+
+// load takes what was on our disk.
+func (h *wishes) load(file []byte) {
+	for _, w := range decodeWishes(file) {
+		switch {
+		case w.Written:
+			w.seen = true
+		case h.now().Sub(w.At) > wishStale:
+			h.log.Warn("what was said of a streamer while Consul was away was never written, and is too old now; say it again", "streamer", w.Streamer, "state", string(w.State), "said", w.At)
+			continue
+		default:
+			w.kept = true
+		}
+		h.known[w.Streamer] = w
+	}
+}
+
+// settled lets what was on our disk be written: peers have had the time to say what they know.
+func (h *wishes) settled() {
+	h.mu.Lock()
+	for name, w := range h.known {
+		w.kept = false
+		h.known[name] = w
+	}
+	h.mu.Unlock()
+	h.kick()
+}
+
+// merge takes what a peer was told, as far as it is newer. Each appliance that reaches Consul writes what no other one says it has written. A peer
+// that has written an older one may have done so after ours: ours is written again.
+func (h *wishes) merge(from string, message []byte) {
+	list := decodeWishes(message)
 	news := false
 	h.mu.Lock()
 	known := maps.Clone(h.known)
 	for _, w := range list {
-		value, _ := json.Marshal(w.State)
 		old, ok := known[w.Streamer]
 		switch {
-		case site.CheckObject(site.KindStreamerState, w.Streamer, value) != nil, ok && !w.At.After(old.At), w.At.Sub(h.now()) > wishFuture, !ok && len(known) >= maxWishes:
+		case ok && old.At.After(w.At) && old.State != w.State && old.Written && w.Written:
+			w = old
+			w.Written = false
+		case ok && !w.At.After(old.At), w.At.Sub(h.now()) > wishFuture, !ok && len(known) >= maxWishes:
 			continue
 		}
-		w.written, news = false, true
+		w.seen, news = w.Written && h.reachable, true
 		known[w.Streamer] = w
 	}
 	h.known = known

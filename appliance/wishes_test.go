@@ -106,7 +106,8 @@ func TestDrainWithoutConsul(t *testing.T) {
 			}
 		}
 		again := newWisher(true)
-		again.merge("disk", a.whole())
+		again.load(a.whole())
+		again.apply()
 		if !maps.Equal(again.counts, want) {
 			t.Errorf("after a restart these count: %v", again.counts)
 		}
@@ -139,4 +140,74 @@ func TestWishesFromTheWire(t *testing.T) {
 	if len(n.counts) != 0 {
 		t.Errorf("these count: %v", n.counts)
 	}
+}
+
+// TestAnOldWishIsNotWrittenLate: what an appliance has kept while it was off gives way to what its peer was told since, and is forgotten in the end.
+func TestAnOldWishIsNotWrittenLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := func(n *wisher) (stop func()) {
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() { n.Run(ctx, func(site.Content, site.Registry) {}); close(done) }()
+			synctest.Wait()
+			return func() { cancel(); <-done }
+		}
+		put := func(n *wisher, state string) {
+			if err := n.Put(t.Context(), site.KindStreamerState, "s1", []byte(state)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		a, b := newWisher(true), newWisher(true)
+		a.tell = func(m []byte) { b.merge("a", m) }
+		stopA, stopB := start(a), start(b)
+		put(a, `"draining"`)
+		disk := b.whole()
+		stopB() // b is switched off
+		a.tell = func([]byte) {}
+		a.registry.set(false)
+		time.Sleep(time.Minute)
+		put(a, `"active"`)
+
+		b = newWisher(false)
+		b.load(disk)
+		stopB = start(b)
+		time.Sleep(wishSettle / 2)
+		if got := b.registry.written(); len(got) != 0 {
+			t.Errorf("written before a peer could say what it knows: %v", got)
+		}
+		b.merge("a", a.whole())
+		time.Sleep(2 * wishSettle)
+		if got := b.registry.written(); len(got) != 0 || b.counts["s1"] == site.Draining {
+			t.Errorf("an old wish is written: %v, or counts: %v", got, b.counts)
+		}
+		stopB()
+
+		b = newWisher(false) // its peer is gone
+		b.load(disk)
+		stopB = start(b)
+		time.Sleep(2 * wishSettle)
+		if got := b.registry.written(); got["s1"] != `"draining"` {
+			t.Errorf("nobody says otherwise, and it is not written: %v", got)
+		}
+		a.merge("b", b.whole()) // it was written after a's, which is newer
+		synctest.Wait()
+		a.registry.mu.Lock()
+		delete(a.registry.states, "s1")
+		a.registry.mu.Unlock()
+		a.merge("b", b.whole())
+		time.Sleep(2 * wishRetry)
+		if got := a.registry.written(); got["s1"] != `"active"` {
+			t.Errorf("the newest is not written again: %v", got)
+		}
+		stopB()
+		time.Sleep(2 * wishStale)
+		late := newWisher(false)
+		late.load(disk)
+		late.apply()
+		if len(late.counts) != 0 {
+			t.Errorf("after days this counts: %v", late.counts)
+		}
+		stopA()
+	})
 }

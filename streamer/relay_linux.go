@@ -1,6 +1,7 @@
 package streamer
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -19,6 +20,9 @@ const (
 	// what it is sent.
 	pipesKept = 64
 )
+
+// errUrgent ends a session whose end sends urgent data.
+var errUrgent = errors.New("it sends TCP urgent data, which iSCSI has not")
 
 // relay moves bytes between the two connections of sessions by splice(2): they never enter this process. It has a thread of its own, because
 // the runtime's poller and scheduler cost a tenth of the processor time of all that.
@@ -90,7 +94,7 @@ func (r *relay) join(initiator, leg *socket, o *opening, found func(), over func
 		for r.ways[r.last] != nil {
 			r.last = max(1, r.last+1)
 		}
-		w.id, w.interest = r.last, unix.EPOLLIN
+		w.id, w.interest = r.last, unix.EPOLLIN|unix.EPOLLPRI
 		r.ways[w.id] = w
 	}
 	// The lock is held: the relay cannot end the line for the first before the second is there.
@@ -159,6 +163,10 @@ func (r *relay) way(id int32) *way {
 
 // handle does what an event of a connection asks for.
 func (r *relay) handle(w *way, events uint32) {
+	if events&unix.EPOLLPRI != 0 { // iSCSI has no urgent data, and splice stops before it for ever
+		r.drop(w, w.from, errUrgent)
+		return
+	}
 	gone := events&(unix.EPOLLHUP|unix.EPOLLERR) != 0
 	if gone && w.pipe != nil { // nothing can be asked of it by reading: the pipe is full of what came before
 		r.drop(w, w.from, io.EOF)
