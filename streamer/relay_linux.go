@@ -25,7 +25,7 @@ const (
 var errUrgent = errors.New("it sends TCP urgent data, which iSCSI has not")
 
 // relay moves bytes between the two connections of sessions by splice(2): they never enter this process. It has a thread of its own, because
-// the runtime's poller and scheduler cost a tenth of the processor time of all that.
+// the runtime's poller and scheduler cost about a tenth of the processor time of all that.
 type relay struct {
 	epoll int
 	bell  int // an eventfd that ends it
