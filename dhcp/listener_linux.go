@@ -97,9 +97,12 @@ func (l *listener) read(receive func(*dhcpv4.DHCPv4)) error {
 	}
 }
 
-// drain reads what is there, and returns how many datagrams that were.
+// drainMost is how many datagrams are read before the end is looked for again: a flood must not hide it.
+const drainMost = 256
+
+// drain reads what is there, up to drainMost, and returns how many datagrams that were.
 func (l *listener) drain(b []byte, receive func(*dhcpv4.DHCPv4)) (count int, err error) {
-	for {
+	for count < drainMost {
 		n, err := unix.Read(l.fd, b)
 		switch {
 		case err == nil:
@@ -117,4 +120,5 @@ func (l *listener) drain(b []byte, receive func(*dhcpv4.DHCPv4)) (count int, err
 		}
 		receive(q)
 	}
+	return count, nil
 }

@@ -181,7 +181,12 @@ func (i *Invitation) Wait(ctx context.Context) (Joined, error) {
 	case got = <-i.ended:
 	case <-late.C:
 		i.stop(false)
-		got = <-i.ended
+		select {
+		case got = <-i.ended:
+		case <-ctx.Done():
+			i.stop(true)
+			got = <-i.ended
+		}
 	case <-ctx.Done():
 		i.stop(true)
 		got = <-i.ended
