@@ -63,13 +63,16 @@ func (m *media) Medium(mac site.MAC) (io.ReadSeeker, string, error) {
 func (m *media) Renew(s tftp.MediumState) ([]byte, error) {
 	text, err := m.next(s)
 	m.seen(s, text != nil)
+	if s.Problem != "" {
+		return nil, err // it cannot write it
+	}
 	return text, err
 }
 
 func (m *media) next(s tftp.MediumState) ([]byte, error) {
 	v := m.view()
 	want := site.MediumOf(v, s.MAC)
-	if want.Version == 0 || s.Problem != "" {
+	if want.Version == 0 {
 		return nil, nil
 	}
 	b := s.Made

@@ -120,6 +120,12 @@ func (m *mediaReports) PeerChanged(_ string, message []byte) {
 func (m *mediaReports) Report(v *site.View) []web.MediumReport {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for mac, all := range m.last { // devices that are no more make room
+		if _, known := v.Devices[mac]; !known {
+			m.count -= len(all)
+			delete(m.last, mac)
+		}
+	}
 	var list []web.MediumReport
 	for mac, d := range v.Devices {
 		want := site.MediumOf(v, mac).Version

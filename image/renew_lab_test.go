@@ -27,12 +27,13 @@ type target struct {
 	dir  string
 	disk string // the device's file
 
-	mu    sync.Mutex
-	asked []string
-	env   []string
-	reply func(q url.Values) []byte
-	url   string
-	https bool // its media have no other login servers
+	mu      sync.Mutex
+	asked   []string
+	env     []string
+	reply   func(q url.Values) []byte
+	url     string
+	https   bool // its media have no other login servers
+	nowhere bool // the site wants login servers that nobody has
 }
 
 func newTarget(t *testing.T) *target {
@@ -184,8 +185,10 @@ func TestLabUnitRenewsAMedium(t *testing.T) {
 		asked, said := m.run()
 		const path = "/bdm/52:54:00:00:00:01/next"
 		want := []string{
-			fmt.Sprintf("%s sdb %c version %d", path, banks[0], version-1), fmt.Sprintf("%s sdb %c version %d", path, banks[1], version),
-			fmt.Sprintf("%s sdb-uefi %c version %d", path, banks[0], version-1), fmt.Sprintf("%s sdb-uefi %c version %d", path, banks[1], version),
+			fmt.Sprintf("%s sdb %c version %d", path, banks[0], version-1), fmt.Sprintf("%s sdb %c version %d", path, banks[0], version-1), // the new login server is tried
+			fmt.Sprintf("%s sdb %c version %d", path, banks[1], version),
+			fmt.Sprintf("%s sdb-uefi %c version %d", path, banks[0], version-1), fmt.Sprintf("%s sdb-uefi %c version %d", path, banks[0], version-1),
+			fmt.Sprintf("%s sdb-uefi %c version %d", path, banks[1], version),
 		}
 		if !slices.Equal(asked, want) || strings.Count(said, fmt.Sprintf("is written: version=%d", version)) != 2 || !strings.HasSuffix(said, "(<nil>)") {
 			t.Errorf("asked %q, want %q; said %s", asked, want, said)
@@ -224,7 +227,7 @@ func TestLabUnitRenewsAPartition(t *testing.T) {
 			}
 			m.env = []string{"PATH=" + filepath.Join(m.dir, "bin") + ":" + os.Getenv("PATH")}
 			asked, said := m.run()
-			if len(asked) != 1 || !strings.Contains(said, "killed") {
+			if len(asked) != 2 || !strings.Contains(said, "killed") {
 				t.Fatalf("it was not killed: asked %q, said %s", asked, said)
 			}
 			has := func(version int) bool {
@@ -267,9 +270,14 @@ func TestLabUnitLeavesTheRestAlone(t *testing.T) {
 		"mounted":                               {nil, 12288, func(m *target) { m.write("mounts", "/dev/sdb1 /mnt vfat rw 0 0\n") }, nil, "version 1mounted"},
 		"in use":                                {nil, 12288, func(m *target) { m.write("devices/sdb/sdb1/holders/dm-0", "") }, nil, "version 1in-use"},
 		"HTTPS alone":                           {nil, 12288, func(m *target) { m.https = true; m.insert(medium(t, m.program(1)), 2048, 12288) }, nil, "version 1https"},
-		"an answer that breaks off":             {nil, 12288, nil, func(b []byte) []byte { return b[:len(b)-512] }, "version 1"},
-		"an answer with a wrong byte":           {nil, 12288, nil, func(b []byte) []byte { b[4000]++; return b }, "version 1"},
-		"an answer that is no head":             {nil, 12288, nil, func(b []byte) []byte { b[1]++; return b }, "version 1"},
+		"login servers that do not answer":      {nil, 12288, func(m *target) { m.nowhere = true }, nil, "version 1unreachable"},
+		"another partition is mounted": {nil, 16384, func(m *target) {
+			m.write("devices/sdb/sdb1/partition", "1\n")
+			m.write("mounts", "/dev/sdb1 /mnt vfat rw 0 0\n/dev/sdb11 /x vfat rw 0 0\n")
+		}, nil, "version 1mounted"},
+		"an answer that breaks off":   {nil, 12288, nil, func(b []byte) []byte { return b[:len(b)-512] }, "version 1"},
+		"an answer with a wrong byte": {nil, 12288, nil, func(b []byte) []byte { b[4000]++; return b }, "version 1"},
+		"an answer that is no head":   {nil, 12288, nil, func(b []byte) []byte { b[1]++; return b }, "version 1"},
 		"an answer over the bank in use": {nil, 12288, nil, func(b []byte) []byte {
 			text := bytes.Replace(b, []byte("bank=b"), []byte("bank=a"), 1)
 			return bytes.ReplaceAll(text, []byte("goto bank-b"), []byte("goto bank-a"))
@@ -288,7 +296,11 @@ func TestLabUnitLeavesTheRestAlone(t *testing.T) {
 			}
 			m.reply = func(q url.Values) []byte {
 				q.Del("problem") // it answers none the less
-				text := renews(m.program(2))(q)
+				p := m.program(2)
+				if m.nowhere {
+					p.Script = strings.Replace(p.Script, "set s1 "+m.url, "set s1 127.0.0.1:1", 1)
+				}
+				text := renews(p)(q)
 				if c.spoil != nil {
 					text = c.spoil(text)
 				}

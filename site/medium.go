@@ -19,6 +19,12 @@ type Medium struct {
 // maxMediumVersion bounds a version, so that it fits into a medium.
 const maxMediumVersion = 999_999
 
+// maxMediumServers and maxMediumNames bound its login servers, so that its program fits into a medium (image.RenewalSize).
+const (
+	maxMediumServers = 32
+	maxMediumNames   = 2048
+)
+
 // Check returns an error that says what to mend.
 func (m Medium) Check() error {
 	switch {
@@ -28,6 +34,8 @@ func (m Medium) Check() error {
 		return fmt.Errorf("medium: version %d: use 1 to %d", m.Version, maxMediumVersion)
 	case len(m.Servers) == 0:
 		return errors.New("medium: name its login servers, such as the VIP and each appliance's own address")
+	case len(m.Servers) > maxMediumServers || len(strings.Join(m.Servers, "")) > maxMediumNames:
+		return fmt.Errorf("medium: name %d login servers at most, with %d characters in all", maxMediumServers, maxMediumNames)
 	}
 	if err := (Bootstrap{Hosts: m.Servers}).Check(); err != nil {
 		return fmt.Errorf("medium: %w", err)

@@ -36,7 +36,7 @@ var (
 	mediumName   = regexp.MustCompile(`^[0-9a-z][0-9a-z-]{0,31}$`)
 	mediumDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	// mediumProblems are the words of image/vdisk/medium.
-	mediumProblems = []string{"", "read-only", "mounted", "in-use", "https", "write"}
+	mediumProblems = []string{"", "read-only", "mounted", "in-use", "https", "unreachable", "write"}
 )
 
 // parseMediumState reads the query of a target.

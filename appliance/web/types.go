@@ -51,7 +51,7 @@ type MediumReport struct {
 	Has        int         `json:"has"`              // its version; 0: it was made by hand
 	Wants      int         `json:"wants"`            // 0: nobody wants another one
 	State      MediumState `json:"state"`
-	Problem    string      `json:"problem,omitempty"` // why it cannot be written: read-only, mounted, in-use, https or write
+	Problem    string      `json:"problem,omitempty"` // why it cannot be written: read-only, mounted, in-use, https, unreachable or write
 	At         time.Time   `json:"at,omitzero"`       // when it was last heard of
 }
 

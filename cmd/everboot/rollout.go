@@ -163,7 +163,8 @@ func reportCommand(api *apiFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use: "report", Short: "Show which version of its boot medium each target has", Args: noArgs,
 		Long: `Show which version of its boot medium each target has, and which it shall have: of every device that has told an appliance since it started, and of every one that
-shall have another version. STATE is current, behind (it is told when it asks, every two minutes), failed (and why: read-only, mounted, in-use, https: it has no other login servers, write), silent
+shall have another version. STATE is current, behind (it is told when it asks, every two minutes), failed (and why: read-only, mounted, in-use, https: it has no other login servers, unreachable: none of the new login servers
+answers it, write), silent
 (it is off, or its image has no unit for it: docs/target.md), or kept (nobody wants another version).`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, s, err := api.site(c.Context())
