@@ -334,7 +334,8 @@ func (c NodeConfig) payload() []entry {
 		piece("/usr/lib/everboot/setup", 0o755, "setup"),
 	}
 	if c.Consul != "" {
-		files = append(files, piece(units+"consul.service", 0o644, "consul.service"), piece("/etc/nftables.d/consul.nft", 0o644, "consul.nft"))
+		files = append(files, piece(units+"consul.service", 0o644, "consul.service"), piece("/etc/nftables.d/consul.nft", 0o644, "consul.nft"),
+			text("/etc/consul.d/README", 0o644, "The agent's configuration, as NAME.hcl; then systemctl start consul.\n"))
 	}
 	if c.User != "" {
 		files = append(files, text("/home/"+c.User+"/.ssh/authorized_keys", 0o600, c.Key+"\n"),
