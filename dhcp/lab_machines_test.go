@@ -65,6 +65,51 @@ func TestLabMachines(t *testing.T) {
 	}
 }
 
+// TestLabProxyMachines: BIOS, UEFI and a UEFI that can do nothing but HTTP boot take their address from dnsmasq, and from our proxy where to
+// boot from. All three boot at once.
+func TestLabProxyMachines(t *testing.T) {
+	n := newNetwork(t)
+	n.b.Join(n.lan, "198.18.0.10/24")
+	lab.RouterAdvertiser(n.b)
+	root := bootRoot(t)
+	lab.Dnsmasq(n.b, "--enable-tftp", "--tftp-root="+root, "--tftp-single-port", "--dhcp-range=198.18.0.100,198.18.0.150,255.255.255.0,1h")
+	n.b.Start("httpd", "busybox", "httpd", "-f", "-p", "198.18.0.10:80", "-h", root)
+	machines := []lab.MachineConfig{
+		{Name: "bios", Firmware: lab.BIOS},
+		{Name: "uefi", Firmware: lab.UEFI},
+		{Name: "http", Firmware: lab.UEFI, Extra: without("IPv4PXESupport", "IPv6PXESupport")},
+	}
+	for i := range machines {
+		mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, byte(i + 1)}
+		machines[i].Segment, machines[i].MAC = n.lan, mac.String()
+		n.device(mac, "")
+	}
+	p := n.launchProxy(n.a, n.config(n.a, "198.18.0.2", "198.18.0.3"))
+	expect(t, p, "ready")
+	var started []*lab.Machine
+	for _, c := range machines {
+		m, err := n.lab.Machine(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		started = append(started, m)
+	}
+	// Where the script itself came from, not ${next-server}: with two answers that is the one of the settings which changed last, and
+	// one more router advertisement makes it the other server's own siaddr.
+	for i, m := range started {
+		want := []string{`tftp://198\.18\.0\.10/bootstrap\.ipxe\.\.\. ok`, `BOOTSTRAP at 198\.18\.0\.1[0-5]\d`}
+		if machines[i].Extra != nil {
+			want = append([]string{`URI: http://198\.18\.0\.10/snponly\.efi`}, want...)
+		}
+		for _, w := range want {
+			if _, err := m.Expect(w, 4*time.Minute); err != nil {
+				t.Fatalf("%s: %v", machines[i].Name, err)
+			}
+		}
+	}
+	n.wellFormed()
+}
+
 // without returns arguments of QEMU that take network protocols away from OVMF.
 func without(support ...string) (args []string) {
 	for _, s := range support {

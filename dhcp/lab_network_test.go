@@ -170,13 +170,7 @@ func (n *network) ask(args ...string) lab.Lease {
 // clean fails the test if tshark finds anything wrong in what the servers sent.
 func (n *network) clean() {
 	n.t.Helper()
-	bad, err := n.lan.Decoded("dhcp.type == 2 && (_ws.malformed || _ws.expert.severity >= 0x00600000)")
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	if len(bad) > 0 {
-		n.t.Errorf("tshark finds fault with:\n%s", strings.Join(bad, "\n"))
-	}
+	n.wellFormed()
 	// A client that has gone leaves its kernel to refuse an answer, and to quote it.
 	seen, err := n.lan.Decoded("dhcp.type == 2 && !icmp", "ip.src", "dhcp.option.dhcp_server_id")
 	if err != nil || len(seen) == 0 {
@@ -186,5 +180,17 @@ func (n *network) clean() {
 		if src, id, _ := strings.Cut(line, "\t"); src != id {
 			n.t.Errorf("an answer of server %s comes from %s", id, src)
 		}
+	}
+}
+
+// wellFormed fails the test if tshark finds a malformed field in any answer.
+func (n *network) wellFormed() {
+	n.t.Helper()
+	bad, err := n.lan.Decoded("dhcp.type == 2 && (_ws.malformed || _ws.expert.severity >= 0x00600000)")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if len(bad) > 0 {
+		n.t.Errorf("tshark finds fault with:\n%s", strings.Join(bad, "\n"))
 	}
 }
