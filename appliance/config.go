@@ -57,13 +57,14 @@ type APIConfig struct {
 
 // DeviceConfig is a device written down in the configuration file (embedded registry).
 type DeviceConfig struct {
-	MAC        site.MAC    `toml:"mac"`
-	Name       string      `toml:"name"`
-	Address    netip.Addr  `toml:"address"`
-	Collection string      `toml:"collection"`
-	VDisk      string      `toml:"vdisk"`
-	Version    int         `toml:"version"`
-	Medium     site.Medium `toml:"medium"`
+	MAC        site.MAC      `toml:"mac"`
+	Name       string        `toml:"name"`
+	Address    netip.Addr    `toml:"address"`
+	ClientID   site.ClientID `toml:"client_id"`
+	Collection string        `toml:"collection"`
+	VDisk      string        `toml:"vdisk"`
+	Version    int           `toml:"version"`
+	Medium     site.Medium   `toml:"medium"`
 }
 
 // CollectionConfig is a collection written down in the configuration file.

@@ -82,7 +82,7 @@ func (c *Config) checkListeners() error {
 // checkSite checks the devices, collections and vDisks that the file itself writes down.
 func (c *Config) checkSite() error {
 	content := c.Content()
-	macs, names, addresses := map[site.MAC]string{}, map[string]string{}, map[netip.Addr]string{}
+	macs, names, addresses, clients := map[site.MAC]string{}, map[string]string{}, map[netip.Addr]string{}, map[site.ClientID]string{}
 	for i, d := range content.Devices {
 		label := fmt.Sprintf("device %d (%s)", i+1, d.MAC)
 		if err := d.Check(); err != nil {
@@ -96,6 +96,10 @@ func (c *Config) checkSite() error {
 			return fmt.Errorf("%s: its name %s is also that of %s", label, d.Name, other)
 		}
 		names[d.Name] = label
+		if other, taken := clients[d.ClientID]; taken && d.ClientID != "" {
+			return fmt.Errorf("%s: its client_id %s is also that of %s", label, d.ClientID, other)
+		}
+		clients[d.ClientID] = label
 		if !d.Address.IsValid() {
 			continue
 		}

@@ -22,7 +22,7 @@ func Check(cfg Config, view *site.View) []error {
 // is right: the pool passes it over.
 func CheckReservations(cfg Config, view *site.View) []error {
 	var errs []error
-	seen := make(map[netip.Addr]site.Device)
+	seen, clients := make(map[netip.Addr]site.Device), make(map[site.ClientID]site.Device)
 	taken := infrastructure(cfg, view)
 	for _, d := range view.SortedDevices() {
 		a := d.Address
@@ -31,6 +31,11 @@ func CheckReservations(cfg Config, view *site.View) []error {
 		}
 		bad := func(format string, args ...any) {
 			errs = append(errs, fmt.Errorf("device %s: reserved address %s "+format, append([]any{d.MAC, a}, args...)...))
+		}
+		if other, ok := clients[d.ClientID]; ok && d.ClientID != "" {
+			errs = append(errs, fmt.Errorf("device %s: client identifier %s is also that of device %s, which gets its reservation by it; take it from one of them", d.MAC, d.ClientID, other.MAC))
+		} else {
+			clients[d.ClientID] = d
 		}
 		if other, ok := seen[a]; ok {
 			bad("is also that of device %s, which gets it; give one of them another", other.MAC)

@@ -37,6 +37,7 @@ func Handle(now time.Time, view *site.View, q *dhcpv4.DHCPv4, s *State) (*dhcpv4
 	}
 	s.look(view)
 	r, reason := read(q)
+	r.device = s.deviceOf(r)
 	h := &exchange{State: s, now: now, r: r}
 	switch {
 	case reason != "":
@@ -93,13 +94,13 @@ func (h *exchange) bootp() Reason {
 	if h.sub, ok = h.subnetFor(h.r); !ok {
 		return NoSubnet
 	}
-	if h.addr, ok = h.reservation(h.r.mac, h.sub); !ok {
+	if h.addr, ok = h.reservation(h.r, h.sub); !ok {
 		return NoPool
 	}
 	if !h.first() && !h.neglected() {
 		return OtherNode
 	}
-	if !h.reservable(h.now, h.addr, h.r.mac) {
+	if !h.reservable(h.now, h.addr, h.r) {
 		return NotIts
 	}
 	h.r.boot.Client, h.r.boot.Arch = site.ClientPXE, site.ArchBIOS
@@ -137,13 +138,13 @@ func (h *exchange) discover() Reason {
 
 // choose finds the address for a DISCOVER: the reservation, what the client has, what it had last, what it asks for, any other.
 func (h *exchange) choose() Reason {
-	if a, ok := h.reservation(h.r.mac, h.sub); ok && h.reservable(h.now, a, h.r.mac) {
+	if a, ok := h.reservation(h.r, h.sub); ok && h.reservable(h.now, a, h.r) {
 		h.addr = a
 		return Reserved
 	}
 	// What it holds stays its own, also in a part of the pool that is another appliance's since the list of peers changed.
 	had, known := h.table.Of(h.now, h.r.client, h.sub.Network)
-	if known && (had.Live() && !h.avoid(h.r.mac)(had.Address) || h.free(h.now, had.Address, h.r, h.sub)) {
+	if known && (had.Live() && !h.avoid(h.r.device)(had.Address) || h.free(h.now, had.Address, h.r, h.sub)) {
 		h.addr = had.Address
 		return Pooled
 	}
@@ -157,7 +158,7 @@ func (h *exchange) choose() Reason {
 	if h.keptFromStrangers() {
 		return PoolKept
 	}
-	a, ok := h.table.Pick(h.now, h.sub.Network, h.avoid(h.r.mac))
+	a, ok := h.table.Pick(h.now, h.sub.Network, h.avoid(h.r.device))
 	if !ok && h.table.Waits(h.sub.Network) {
 		return PoolHeld
 	}
@@ -252,14 +253,14 @@ func (h *exchange) extending() Reason {
 
 // claim decides whether the client may have h.addr, as far as we know of it. NoRecord means that we know nothing, and h.kind stays none.
 func (h *exchange) claim() Reason {
-	mine, reserved := h.reservation(h.r.mac, h.sub)
+	mine, reserved := h.reservation(h.r, h.sub)
 	if reserved && mine == h.addr {
-		if h.reservable(h.now, h.addr, h.r.mac) {
+		if h.reservable(h.now, h.addr, h.r) {
 			return h.ack(Reserved)
 		}
 		return h.nak(NotIts)
 	}
-	if h.avoid(h.r.mac)(h.addr) {
+	if h.avoid(h.r.device)(h.addr) {
 		return h.nak(NotIts)
 	}
 	l, known := h.table.At(h.now, h.addr)
@@ -267,7 +268,7 @@ func (h *exchange) claim() Reason {
 	case known && l.Live() && (l.Client != h.r.client || l.State == leases.Declined):
 		return h.nak(NotIts)
 	// A device with a reservation starts again with the address that it had before: it is told at its start, never in between.
-	case reserved && h.reservable(h.now, mine, h.r.mac) && !h.r.ciaddr.IsValid():
+	case reserved && h.reservable(h.now, mine, h.r) && !h.r.ciaddr.IsValid():
 		return h.nak(NotIts)
 	case known && l.Client == h.r.client && (l.Live() || h.free(h.now, h.addr, h.r, h.sub)):
 		return h.ack(Pooled)
@@ -325,7 +326,7 @@ func (h *exchange) inform() Reason {
 }
 
 func (h *exchange) lease() leases.Lease {
-	a, reserved := h.reservation(h.r.mac, h.sub)
+	a, reserved := h.reservation(h.r, h.sub)
 	return leases.Lease{Address: h.addr, Client: h.holder(h.addr, h.r), MAC: h.r.mac, Name: h.r.name, Reserved: reserved && a == h.addr}
 }
 
@@ -338,60 +339,4 @@ func (h *exchange) ack(reason Reason) Reason {
 func (h *exchange) nak(reason Reason) Reason {
 	h.kind = dhcpv4.MessageTypeNak
 	return reason
-}
-
-// finish makes the answer and the record of it.
-func (h *exchange) finish(reason Reason) (*dhcpv4.DHCPv4, Effects) {
-	switch h.kind {
-	case dhcpv4.MessageTypeNak:
-		h.reply = refusal(h.r, h.cfg.serverID(), reason)
-	case dhcpv4.MessageTypeOffer, dhcpv4.MessageTypeAck:
-		h.offer, h.boot = site.Boot(h.view, h.r.boot)
-		h.reply = h.answer(reason)
-	}
-	d := Decision{
-		At: h.now, MAC: h.r.mac, Message: messageName(h.r.kind), Reason: reason, Address: h.addr,
-		Client: h.r.boot.Client, Arch: h.r.boot.Arch, Boot: h.boot, Vendor: h.r.vendor,
-	}
-	if h.reply != nil {
-		d.Answer = messageName(h.kind)
-		if h.kind == dhcpv4.MessageTypeNone {
-			d.Answer = "reply"
-		}
-	}
-	if h.boot == site.Offered {
-		d.Server, d.File = h.offer.Server, h.offer.File
-	}
-	e := Effects{Save: h.save, Decision: d, Probe: h.probe}
-	if h.tells(d) {
-		if h.r.kind == dhcpv4.MessageTypeDiscover && h.reply != nil {
-			e.Events = append(e.Events, site.Event{At: h.now, MAC: d.MAC, What: d.Message, Detail: asks(d), Begins: d.Client != site.ClientOther})
-		}
-		e.Events = append(e.Events, d.event())
-	}
-	return h.reply, e
-}
-
-// tells reports whether a decision belongs into the timeline of a target's boot: not what another node answers, and of machines that
-// neither boot nor are known only how it ended.
-func (h *exchange) tells(d Decision) bool {
-	switch {
-	case d.MAC.IsZero(), d.Reason == OtherNode, d.Reason == Comparing:
-		return false
-	case d.Client != site.ClientOther || h.r.kind != dhcpv4.MessageTypeDiscover || h.reply == nil:
-		return true
-	}
-	_, known := h.view.Devices[d.MAC]
-	return known
-}
-
-// asks returns who sent a DISCOVER, in words.
-func asks(d Decision) string {
-	switch d.Client {
-	case site.ClientIPXE:
-		return "iPXE asks for an address and its script"
-	case site.ClientPXE, site.ClientHTTP:
-		return "firmware (" + d.Vendor + ") asks for an address and a boot file"
-	}
-	return "asks for an address"
 }

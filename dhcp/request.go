@@ -17,19 +17,21 @@ import (
 
 // request is what a message says, in the types that decisions are made with.
 type request struct {
-	msg       *dhcpv4.DHCPv4
-	kind      dhcpv4.MessageType
-	mac       site.MAC
-	client    leases.Client
-	boot      site.BootRequest
-	vendor    string     // option 60
-	name      string     // option 12
-	ciaddr    netip.Addr // zero if it has none, as the others
-	giaddr    netip.Addr
-	requested netip.Addr // option 50
-	server    netip.Addr // option 54
-	link      netip.Addr // a relay agent's word on where the client is (RFC 3527)
-	override  netip.Addr // what a relay agent wants the client to take for its server (RFC 5107)
+	msg        *dhcpv4.DHCPv4
+	kind       dhcpv4.MessageType
+	mac        site.MAC
+	device     site.MAC // under which the site knows it: of its MAC, or of its client identifier
+	client     leases.Client
+	identifier []byte // option 61, if it sent one
+	boot       site.BootRequest
+	vendor     string     // option 60
+	name       string     // option 12
+	ciaddr     netip.Addr // zero if it has none, as the others
+	giaddr     netip.Addr
+	requested  netip.Addr // option 50
+	server     netip.Addr // option 54
+	link       netip.Addr // a relay agent's word on where the client is (RFC 3527)
+	override   netip.Addr // what a relay agent wants the client to take for its server (RFC 5107)
 }
 
 // Limits of what a client may have us remember or echo. The identifier is echoed (RFC 6842) and has one length byte.
@@ -49,6 +51,7 @@ func read(q *dhcpv4.DHCPv4) (request, Reason) {
 		return r, BadHardware
 	}
 	copy(r.mac[:], q.ClientHWAddr)
+	r.device = r.mac
 	if r.mac.IsZero() || r.mac[0]&1 != 0 {
 		return r, BadHardware
 	}
@@ -56,7 +59,7 @@ func read(q *dhcpv4.DHCPv4) (request, Reason) {
 	if len(id) > maxClientID {
 		return r, Malformed
 	}
-	r.client = leases.ClientOf(id, r.mac)
+	r.identifier, r.client = id, leases.ClientOf(id, r.mac)
 	var ok [4]bool
 	r.ciaddr, ok[0] = headerAddr(q.ClientIPAddr)
 	r.giaddr, ok[1] = headerAddr(q.GatewayIPAddr)

@@ -71,7 +71,7 @@ func (h *exchange) answerable() bool {
 		return true
 	}
 	l, known := h.table.At(h.now, h.addr)
-	mine, reserved := h.reservation(h.r.mac, h.sub)
+	mine, reserved := h.reservation(h.r, h.sub)
 	if known && l.State == leases.Bound && l.Client == h.holder(h.addr, h.r) || reserved && mine == h.addr {
 		return h.first()
 	}
@@ -85,7 +85,7 @@ func (h *exchange) adoptable() bool {
 	if h.free(h.now, h.addr, h.r, h.sub) {
 		return true
 	}
-	return h.pair != nil && h.pair.Away() && h.sub.inRange(h.addr) && !h.avoid(h.r.mac)(h.addr) && h.table.Available(h.now, h.addr, h.r.client)
+	return h.pair != nil && h.pair.Away() && h.sub.inRange(h.addr) && !h.avoid(h.r.device)(h.addr) && h.table.Available(h.now, h.addr, h.r.client)
 }
 
 // asked remembers who was left to another node, and when first. It is bounded: of a flood, the oldest are forgotten.

@@ -23,7 +23,8 @@ type State struct {
 	// What follows is made of the view that it was last asked about.
 	view     *site.View
 	reserved map[netip.Addr]site.MAC
-	taken    map[netip.Addr]bool // addresses of the infrastructure: never given to a client
+	clients  map[site.ClientID]site.MAC // whose reservation is that of a client identifier
+	taken    map[netip.Addr]bool        // addresses of the infrastructure: never given to a client
 
 	waiting   int // devices of the view that get an address from a pool and have none, as of waitingAt
 	waitingAt time.Time
@@ -72,14 +73,17 @@ func (s *State) look(v *site.View) {
 		return
 	}
 	s.view = v
-	s.reserved = make(map[netip.Addr]site.MAC)
-	for mac, d := range v.Devices {
+	s.reserved, s.clients = make(map[netip.Addr]site.MAC), make(map[site.ClientID]site.MAC)
+	// Of two devices with one address or identifier the lower MAC gets it, on every appliance; Check names them.
+	for _, d := range v.SortedDevices() {
 		if !d.Address.IsValid() {
 			continue
 		}
-		// Of two devices with one address the lower MAC gets it, on every appliance; Check names them.
-		if other, ok := s.reserved[d.Address]; !ok || slices.Compare(mac[:], other[:]) < 0 {
-			s.reserved[d.Address] = mac
+		if _, ok := s.reserved[d.Address]; !ok {
+			s.reserved[d.Address] = d.MAC
+		}
+		if _, ok := s.clients[d.ClientID]; !ok && d.ClientID != "" {
+			s.clients[d.ClientID] = d.MAC
 		}
 	}
 	s.taken = infrastructure(s.cfg, v)
@@ -111,33 +115,46 @@ func infrastructure(c Config, v *site.View) map[netip.Addr]bool {
 	return taken
 }
 
-// reservation returns the address that is reserved for a device within a subnet.
-func (s *State) reservation(mac site.MAC, sub Subnet) (netip.Addr, bool) {
-	a := s.view.Devices[mac].Address
-	if !a.IsValid() || !sub.Network.Contains(a) || s.taken[a] || s.reserved[a] != mac {
+// deviceOf returns the device that a client is to its reservation. The MAC comes first: firmware, iPXE and the operating system of one machine send
+// different client identifiers. Only who has no reservation by its MAC has that of the device whose client_id it sends.
+func (s *State) deviceOf(r request) site.MAC {
+	if s.view.Devices[r.mac].Address.IsValid() {
+		return r.mac
+	}
+	// Not r.client: that one stands for the MAC where no identifier was sent, and a MAC can be that of any machine.
+	if mac, ok := s.clients[site.ClientID(r.identifier)]; ok && len(r.identifier) > 0 {
+		return mac
+	}
+	return r.mac
+}
+
+// reservation returns the address that is reserved for a client within a subnet.
+func (s *State) reservation(r request, sub Subnet) (netip.Addr, bool) {
+	a := s.view.Devices[r.device].Address
+	if !a.IsValid() || !sub.Network.Contains(a) || s.taken[a] || s.reserved[a] != r.device {
 		return netip.Addr{}, false
 	}
 	return a, true
 }
 
-// reservable reports whether a device can have its reserved address now. Firmware, iPXE and the operating system of one machine
-// send different client identifiers: for a reservation only the MAC counts.
-func (s *State) reservable(now time.Time, a netip.Addr, mac site.MAC) bool {
+// reservable reports whether a client can have the address that is reserved for it now: whatever its client identifier, if it has the device's MAC or
+// the lease is the device's.
+func (s *State) reservable(now time.Time, a netip.Addr, r request) bool {
 	l, known := s.table.At(now, a)
-	return !known || !l.Live() || l.MAC == mac && l.State != leases.Declined
+	return !known || !l.Live() || (l.MAC == r.mac || l.Client == leases.ClientOf(nil, r.device)) && l.State != leases.Declined
 }
 
 // holder returns the name under which the client of a message holds an address.
 func (s *State) holder(a netip.Addr, r request) leases.Client {
-	if a.IsValid() && s.view.Devices[r.mac].Address == a {
-		return leases.ClientOf(nil, r.mac)
+	if a.IsValid() && s.view.Devices[r.device].Address == a {
+		return leases.ClientOf(nil, r.device)
 	}
 	return r.client
 }
 
 // free reports whether an address of our part of the subnet's pool may be given to the client.
 func (s *State) free(now time.Time, a netip.Addr, r request, sub Subnet) bool {
-	return sub.inRange(a) && !s.avoid(r.mac)(a) && s.table.Owned(a) && s.table.Available(now, a, r.client)
+	return sub.inRange(a) && !s.avoid(r.device)(a) && s.table.Owned(a) && s.table.Available(now, a, r.client)
 }
 
 // avoid returns which addresses are not for the device: those of the infrastructure and those reserved for others.
@@ -151,7 +168,7 @@ func (s *State) avoid(mac site.MAC) func(netip.Addr) bool {
 // keptFromStrangers reports whether the pool where a client is has no more addresses to spare than devices of the site may still ask for, and
 // the client is none of those: machines that make up one MAC after the other get no further. Half of a pool is for anybody.
 func (h *exchange) keptFromStrangers() bool {
-	if _, known := h.view.Devices[h.r.mac]; known || len(h.view.Devices) == 0 {
+	if _, known := h.view.Devices[h.r.device]; known || len(h.view.Devices) == 0 {
 		return false
 	}
 	nodes := len(h.cfg.Peers) + 1

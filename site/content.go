@@ -85,6 +85,9 @@ func (d Device) Check() error {
 	if d.Address.IsValid() && !d.Address.Is4() {
 		return fmt.Errorf("device %s: address %s: use an IPv4 address", d.MAC, d.Address)
 	}
+	if d.ClientID != "" && !d.Address.IsValid() {
+		return fmt.Errorf("device %s: client identifier %s without an address: it is for a reservation; give it one", d.MAC, d.ClientID)
+	}
 	if err := d.Medium.Check(); err != nil {
 		return fmt.Errorf("device %s: %w", d.MAC, err)
 	}

@@ -33,6 +33,7 @@ type Device struct {
 	MAC        MAC        `json:"mac"`
 	Name       string     `json:"name"`
 	Address    netip.Addr `json:"address,omitzero"`     // its reservation; zero: from the subnet's pool
+	ClientID   ClientID   `json:"client_id,omitempty"`  // whoever sends it has the reservation, too, whatever its MAC
 	Collection string     `json:"collection,omitempty"` // whose settings it takes where it has none
 	VDisk      string     `json:"vdisk,omitempty"`
 	Version    int        `json:"version,omitempty"` // 0: the newest version

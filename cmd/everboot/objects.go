@@ -128,6 +128,7 @@ var deviceObject = object{
 	noun: "device", keyUse: "MAC|NAME", kind: site.KindDevice,
 	fields: []field{
 		{"name", "what people call it", nil}, {"address", "the IPv4 address reserved for it; empty: one from the pool", nil},
+		{"client-id", "a DHCP client identifier that has the reservation whatever its MAC, in hexadecimal; empty: none", nil},
 		{"collection", "whose settings it takes where it has none", collections}, {"vdisk", "the vDisk it boots", vdisks}, {"version", "a number, or newest", nil},
 	},
 	names: devices,
@@ -165,6 +166,8 @@ var deviceObject = object{
 				d.Name = text
 			case "collection":
 				d.Collection = text
+			case "client-id":
+				d.ClientID, err = site.ParseClientID(text)
 			case "vdisk":
 				d.VDisk = text
 			case "version":

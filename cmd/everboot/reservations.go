@@ -13,7 +13,7 @@ import (
 	"everboot/site"
 )
 
-const formatUsage = "isc (dhcpd.conf), kea (JSON), dnsmasq (dhcp-host lines) or csv (mac,name,address)"
+const formatUsage = "isc (dhcpd.conf), kea (JSON), dnsmasq (dhcp-host lines) or csv (mac,name,address,client_id)"
 
 // importCommand takes reservations over from another DHCP server: all of a file, or none.
 func importCommand(api *apiFlags) *cobra.Command {
@@ -21,7 +21,7 @@ func importCommand(api *apiFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use: "import FILE", Short: "Take over the reservations of ISC dhcpd, Kea, dnsmasq or a CSV file",
 		Long: `Take over the reservations of another DHCP server's file: all of them, or, if anything is wrong, none. A device that is known
-already keeps everything but its name and address.`,
+already keeps everything but its name, address and client identifier.`,
 		Example: "  everboot device import --format isc /etc/dhcp/dhcpd.conf",
 		Args:    exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -58,9 +58,12 @@ already keeps everything but its name and address.`,
 	return c
 }
 
-// merged returns a known device with the name and address of an imported one.
+// merged returns a known device with the name, address and client identifier of an imported one.
 func merged(known, d site.Device) site.Device {
 	known.MAC, known.Address = d.MAC, d.Address
+	if d.ClientID != "" {
+		known.ClientID = d.ClientID
+	}
 	if d.Name != "" {
 		known.Name = d.Name
 	}
@@ -81,6 +84,9 @@ func clashes(v *site.View, devices []site.Device) error {
 			}
 			if other.Address == d.Address {
 				errs = append(errs, fmt.Errorf("%s: its address %s is that of device %s of the site", d.MAC, d.Address, other.MAC))
+			}
+			if other.ClientID == d.ClientID && d.ClientID != "" {
+				errs = append(errs, fmt.Errorf("%s: its client identifier %s is that of device %s of the site", d.MAC, d.ClientID, other.MAC))
 			}
 			if other.Name == d.Name && d.Name != "" {
 				errs = append(errs, fmt.Errorf("%s: its name %s is that of device %s of the site", d.MAC, d.Name, other.MAC))

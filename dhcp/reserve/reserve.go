@@ -5,7 +5,6 @@ package reserve
 import (
 	"bytes"
 	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -23,7 +22,7 @@ const (
 	ISC     Format = "isc"     // host blocks of dhcpd.conf
 	Kea     Format = "kea"     // JSON with "reservations" anywhere in it, comments allowed
 	Dnsmasq Format = "dnsmasq" // dhcp-host= lines
-	CSV     Format = "csv"     // mac,name,address with that header
+	CSV     Format = "csv"     // mac,name,address,client_id with a header of these, in any order
 )
 
 // Formats are all formats.
@@ -41,6 +40,7 @@ func ParseFormat(s string) (Format, error) {
 type entry struct {
 	line          int
 	mac, name, ip string
+	client        site.ClientID
 }
 
 // Parse reads the reservations of a file, of which name is what errors call it. Everything else in the file is passed over. If anything is
@@ -62,8 +62,8 @@ func Parse(f Format, name string, text []byte) ([]site.Device, error) {
 			errs = append(errs, fmt.Errorf("%s:%d: %w", name, e.line, err))
 			continue
 		}
-		for _, key := range []string{d.MAC.String(), d.Address.String(), "name " + d.Name} {
-			if first, ok := seen[key]; ok && key != "name " && d.Address.IsValid() {
+		for _, key := range []string{d.MAC.String(), d.Address.String(), "name " + d.Name, "client identifier " + d.ClientID.String()} {
+			if first, ok := seen[key]; ok && !strings.HasSuffix(key, " ") {
 				errs = append(errs, fmt.Errorf("%s:%d: %s stands at line %d already", name, e.line, key, first))
 			}
 			seen[key] = e.line
@@ -76,7 +76,18 @@ func Parse(f Format, name string, text []byte) ([]site.Device, error) {
 	return devices, nil
 }
 
+// errNoMAC: the site knows devices by their MAC.
+var errNoMAC = errors.New("a client identifier and no MAC: the site knows devices by their MAC; add it")
+
 func (e entry) device() (d site.Device, err error) {
+	d.ClientID = e.client
+	// An identifier of hardware type 1 is the MAC (RFC 2132 §9.14).
+	if e.mac == "" && len(e.client) == 1+len(d.MAC) && e.client[0] == 1 {
+		e.mac = site.MAC([]byte(e.client[1:])).String()
+	}
+	if e.mac == "" && e.client != "" {
+		return d, errNoMAC
+	}
 	if d.MAC, err = parseMAC(e.mac); err != nil {
 		return d, err
 	}
@@ -111,8 +122,9 @@ func at(line int, format string, args ...any) error {
 
 // word is a token of dhcpd.conf and its line.
 type word struct {
-	text string
-	line int
+	text   string
+	line   int
+	quoted bool
 }
 
 // words takes dhcpd.conf apart: words, strings without their quotes, and { } ; by themselves. Comments are left out.
@@ -129,15 +141,15 @@ func words(text []byte) (list []word) {
 		case c == '#':
 			i += endOf(text[i:], "\n")
 		case strings.IndexByte("{};", c) >= 0:
-			list = append(list, word{string(c), line})
+			list = append(list, word{text: string(c), line: line})
 			i++
 		case c == '"':
 			n := endOf(text[i+1:], "\"")
-			list = append(list, word{string(text[i+1 : i+1+n]), line})
+			list = append(list, word{string(text[i+1 : i+1+n]), line, true})
 			i += n + 2
 		default:
 			n := endOf(text[i:], " \t\r\n,;{}#\"")
-			list = append(list, word{string(text[i : i+n]), line})
+			list = append(list, word{text: string(text[i : i+n]), line: line})
 			i += n
 		}
 	}
@@ -152,7 +164,7 @@ func endOf(b []byte, chars string) int {
 	return len(b)
 }
 
-// parseISC reads host NAME { hardware ethernet MAC; fixed-address ADDRESS; }.
+// parseISC reads host NAME { hardware ethernet MAC; option dhcp-client-identifier ID; fixed-address ADDRESS; }.
 func parseISC(text []byte) (list []entry, err error) {
 	w := words(text)
 	for i := 0; i < len(w); i++ {
@@ -167,12 +179,16 @@ func parseISC(text []byte) (list []entry, err error) {
 				e.mac = w[j+2].text
 			case w[j].text == "fixed-address" && j+1 < len(w):
 				e.ip = w[j+1].text
+			case w[j].text == "dhcp-client-identifier" && j+1 < len(w):
+				if e.client, err = clientID(w[j+1].text, w[j+1].quoted); err != nil {
+					return nil, at(w[j].line, "host %s: %w", e.name, err)
+				}
 			}
 		}
 		if j == len(w) {
 			return nil, at(w[i].line, "host %s has no closing }", e.name)
 		}
-		if e.mac == "" {
+		if e.mac == "" && e.client == "" {
 			return nil, at(w[i].line, "host %s has no hardware ethernet", e.name)
 		}
 		if e.ip == "" {
@@ -184,7 +200,15 @@ func parseISC(text []byte) (list []entry, err error) {
 	return list, nil
 }
 
-// parseDnsmasq reads dhcp-host=MAC,ADDRESS,NAME in any order; tags, client identifiers and lease times are passed over.
+// clientID reads a client identifier: the bytes of a text, or hexadecimal.
+func clientID(s string, text bool) (site.ClientID, error) {
+	if text && len(s) >= 2 && len(s) <= 255 {
+		return site.ClientID(s), nil
+	}
+	return site.ParseClientID(strings.TrimPrefix(s, "0x"))
+}
+
+// parseDnsmasq reads dhcp-host=MAC,id:CLIENTID,ADDRESS,NAME in any order; tags and lease times are passed over.
 func parseDnsmasq(text []byte) (list []entry, err error) {
 	for i, line := range strings.Split(string(text), "\n") {
 		line, _, _ = strings.Cut(line, "#")
@@ -202,12 +226,20 @@ func parseDnsmasq(text []byte) (list []entry, err error) {
 				e.mac = part
 			case addrErr == nil:
 				e.ip = part
+			case strings.HasPrefix(part, "id:") && part != "id:*": // that one says to heed none
+				// As dnsmasq itself: what can be read as hexadecimal is.
+				id := strings.TrimPrefix(part, "id:")
+				if e.client, err = clientID(id, false); err != nil {
+					if e.client, err = clientID(id, true); err != nil {
+						return nil, at(i+1, "%w", err)
+					}
+				}
 			case part == "ignore" || part == "infinite" || strings.Contains(part, ":") || leaseTime(part):
 			default:
 				e.name = part
 			}
 		}
-		if e.mac == "" || e.ip == "" {
+		if e.mac == "" && e.client == "" || e.ip == "" {
 			return nil, at(i+1, "dhcp-host=%s has no MAC and IPv4 address", strings.TrimSpace(value))
 		}
 		list = append(list, e)
@@ -229,7 +261,7 @@ func parseCSV(text []byte) (list []entry, err error) {
 		return nil, at(1, "reading the header: %w", err)
 	}
 	column := func(name string) int { return slices.Index(head, name) }
-	mac, name, address := column("mac"), column("name"), column("address")
+	mac, name, address, client := column("mac"), column("name"), column("address"), column("client_id")
 	if mac < 0 || address < 0 {
 		return nil, at(1, "the header must name the columns: mac,name,address")
 	}
@@ -247,127 +279,11 @@ func parseCSV(text []byte) (list []entry, err error) {
 		if name >= 0 {
 			e.name = row[name]
 		}
+		if client >= 0 {
+			if e.client, err = site.ParseClientID(row[client]); err != nil {
+				return nil, at(line, "%w", err)
+			}
+		}
 		list = append(list, e)
 	}
-}
-
-// keaReservation is what we take of one of Kea's.
-type keaReservation struct {
-	MAC      string `json:"hw-address"`
-	Address  string `json:"ip-address"`
-	Hostname string `json:"hostname,omitempty"`
-}
-
-// parseKea walks Kea's JSON and takes every member of a list called reservations.
-func parseKea(text []byte) (list []entry, err error) {
-	clean := uncomment(text)
-	d := json.NewDecoder(bytes.NewReader(clean))
-	line := func(offset int64) int { return 1 + bytes.Count(clean[:min(int(offset), len(clean))], []byte("\n")) }
-	for {
-		token, err := d.Token()
-		if err != nil {
-			var syntax *json.SyntaxError
-			switch {
-			case errors.As(err, &syntax):
-				return nil, at(line(syntax.Offset), "%w", err)
-			case err.Error() == "EOF":
-				return list, nil
-			}
-			return nil, at(line(d.InputOffset()), "%w", err)
-		}
-		if token != "reservations" || !d.More() {
-			continue
-		}
-		if token, err := d.Token(); err != nil || token != json.Delim('[') {
-			continue
-		}
-		for d.More() {
-			var r keaReservation
-			// The decoder stands before the white space in front of the object.
-			from := d.InputOffset()
-			from += int64(len(clean[from:]) - len(bytes.TrimLeft(clean[from:], " \t\r\n,")))
-			if err := d.Decode(&r); err != nil {
-				return nil, at(line(from), "%w", err)
-			}
-			if r.MAC == "" || r.Address == "" {
-				return nil, at(line(from), "a reservation without hw-address and ip-address")
-			}
-			list = append(list, entry{line: line(from), mac: r.MAC, ip: r.Address, name: r.Hostname})
-		}
-	}
-}
-
-// uncomment blanks the comments that Kea allows: #, // and /* */. Lines stay where they are.
-func uncomment(text []byte) []byte {
-	out := bytes.Clone(text)
-	blank := func(i, n int) int {
-		for j := i; j < min(i+n, len(out)); j++ {
-			if out[j] != '\n' {
-				out[j] = ' '
-			}
-		}
-		return i + n
-	}
-	for i := 0; i < len(out); {
-		switch {
-		case out[i] == '"':
-			for i++; i < len(out) && out[i] != '"'; i++ {
-				if out[i] == '\\' {
-					i++
-				}
-			}
-			i++
-		case out[i] == '#', bytes.HasPrefix(out[i:], []byte("//")):
-			i = blank(i, endOf(out[i:], "\n"))
-		case bytes.HasPrefix(out[i:], []byte("/*")):
-			n := bytes.Index(out[i:], []byte("*/"))
-			if n < 0 {
-				n = len(out) - i - 2
-			}
-			i = blank(i, n+2)
-		default:
-			i++
-		}
-	}
-	return out
-}
-
-// Write returns the reservations of devices, those that have one, in a format.
-func Write(f Format, devices []site.Device) []byte {
-	var b bytes.Buffer
-	devices = slices.DeleteFunc(slices.Clone(devices), func(d site.Device) bool { return !d.Address.IsValid() })
-	switch f {
-	case ISC:
-		for _, d := range devices {
-			fmt.Fprintf(&b, "host %s {\n  hardware ethernet %s;\n  fixed-address %s;\n}\n", name(d), d.MAC, d.Address)
-		}
-	case Dnsmasq:
-		for _, d := range devices {
-			fmt.Fprintf(&b, "dhcp-host=%s,%s,%s\n", d.MAC, d.Address, name(d))
-		}
-	case Kea:
-		list := make([]keaReservation, 0, len(devices))
-		for _, d := range devices {
-			list = append(list, keaReservation{d.MAC.String(), d.Address.String(), d.Name})
-		}
-		e := json.NewEncoder(&b)
-		e.SetIndent("", "  ")
-		_ = e.Encode(map[string]any{"reservations": list}) // plain strings
-	case CSV:
-		w := csv.NewWriter(&b)
-		_ = w.Write([]string{"mac", "name", "address"}) // to memory
-		for _, d := range devices {
-			_ = w.Write([]string{d.MAC.String(), d.Name, d.Address.String()})
-		}
-		w.Flush()
-	}
-	return b.Bytes()
-}
-
-// name is what a host is called where it must have a name.
-func name(d site.Device) string {
-	if d.Name != "" {
-		return d.Name
-	}
-	return "host-" + strings.ReplaceAll(d.MAC.String(), ":", "")
 }
