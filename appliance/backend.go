@@ -115,6 +115,21 @@ func (w *worker) explain(v *site.View, mac site.MAC) web.Explanation {
 	return e
 }
 
+// Offer implements web.Backend. It stands in the timeline as our own DHCP's would: the client asked, by way of another server.
+func (w *worker) Offer(q site.BootRequest) web.BootOffer {
+	v := w.builder.View()
+	offer, reason := site.Boot(v, q)
+	text := w.reasonText(v, offer.Assignment, reason)
+	detail := "another DHCP server asks where it boots from: " + text
+	if reason == site.Offered {
+		detail += "; boot file " + offer.File + " from " + offer.Server.String()
+	}
+	if q.Client != site.ClientOther {
+		w.event(site.Event{At: time.Now(), MAC: q.MAC, What: "offer", Detail: detail, Begins: true})
+	}
+	return web.BootOffer{Offer: offer, Reason: reason, Text: text}
+}
+
 // Device implements web.Backend.
 func (w *worker) Device(who string) (web.DeviceStatus, error) {
 	v := w.builder.View()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"everboot/internal/durable"
+	"everboot/health"
 	"everboot/site"
 )
 
@@ -134,7 +135,7 @@ func (b *builder) probed(ctx context.Context, name string, c site.Check) {
 		case checkBootHTTP:
 			s.seen.Boot.HTTP = c
 		default:
-			if streamer, ok := streamerOfCheck(name); ok {
+			if streamer, ok := health.StreamerOf(name); ok {
 				s.seen.Streamers = maps.Clone(s.seen.Streamers)
 				s.seen.Streamers[streamer] = c
 			}

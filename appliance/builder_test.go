@@ -51,7 +51,7 @@ func TestViewSurvivesARestartWithoutTheRegistry(t *testing.T) {
 		c := testConfig(t)
 		b, ctx, stop := running(t, c)
 		b.registryChanged(ctx, oneStreamer(), site.Registry{Kind: "consul", Reachable: true})
-		b.probed(ctx, prefixStreamer+"s1", site.Check{Health: site.Up})
+		b.probed(ctx, "streamer/s1", site.Check{Health: site.Up})
 		synctest.Wait()
 		if v := b.View(); v.Streamers["s1"].Check.Health != site.Up || v.FromDisk {
 			t.Errorf("before: %+v", v)

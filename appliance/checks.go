@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,20 +22,14 @@ const (
 	checkOwnTFTP     = "own/tftp"
 	checkOwnHTTP     = "own/http"
 	checkOwnDirector = "own/director"
-	prefixStreamer   = "streamer/"
 )
 
 const (
 	probeInterval = time.Second
-	// streamerInterval bounds how old our word on a streamer can be; a process that dies is noticed at once, by Watch.
-	streamerInterval = 500 * time.Millisecond
-	streamerTimeout  = time.Second
 	// ownRise is how many answers in a row make a node well again that was not: one that comes and goes must not have the floating
 	// address come and go with it. It becomes sick after health.DefaultFall failures.
 	ownRise = 5
 )
-
-func streamerOfCheck(name string) (string, bool) { return strings.CutPrefix(name, prefixStreamer) }
 
 // openHealth makes the runner. Its set of checks follows the view's streamers.
 func (w *worker) openHealth() error {
@@ -65,17 +58,7 @@ func (w *worker) setChecks(v *site.View) {
 		if s.Site != v.Site || len(s.Addresses) == 0 {
 			continue
 		}
-		var targets []string
-		for _, r := range s.Replicas {
-			targets = append(targets, r.IQN(v.Site))
-		}
-		slices.Sort(targets)
-		probe := health.NewISCSI(health.ISCSIConfig{Node: w.cfg.Node, Addresses: s.Addresses, Targets: targets})
-		checks = append(checks, health.Check{
-			Name: prefixStreamer + s.Name, Revision: fmt.Sprint(s.Addresses, targets),
-			Interval: streamerInterval, Timeout: streamerTimeout,
-			Probe: probe.Probe, Watch: probe.Watch, Close: probe.Close,
-		})
+		checks = append(checks, health.OfStreamer(w.cfg.Node, v.Site, s))
 	}
 	if err := w.health.Set(checks); err != nil {
 		w.log.Error("setting the probes", "error", err)
@@ -85,13 +68,13 @@ func (w *worker) setChecks(v *site.View) {
 func (w *worker) bootChecks() []health.Check {
 	boot := site.BootAddress(w.cfg.VIP.Addresses, w.own)
 	tftpPort, httpPort := port(w.cfg.TFTP.Listen), port(w.cfg.HTTP.Listen)
-	checks := []health.Check{tftpCheck(checkBootTFTP, boot, tftpPort), httpCheck(checkBootHTTP, boot, httpPort)}
+	checks := []health.Check{health.BootTFTP(checkBootTFTP, boot, tftpPort), health.BootHTTP(checkBootHTTP, boot, httpPort)}
 	var own []health.Check
 	if at, ok := w.ownHost(w.cfg.TFTP.Listen); ok && w.cfg.TFTP.Enabled {
-		own = append(own, tftpCheck(checkOwnTFTP, at, tftpPort))
+		own = append(own, health.BootTFTP(checkOwnTFTP, at, tftpPort))
 	}
 	if at, ok := w.ownHost(w.cfg.HTTP.Listen); ok && w.cfg.HTTP.Enabled {
-		own = append(own, httpCheck(checkOwnHTTP, at, httpPort))
+		own = append(own, health.BootHTTP(checkOwnHTTP, at, httpPort))
 	}
 	if at, ok := w.ownHost(w.cfg.Director.Listen); ok && w.cfg.Director.Enabled {
 		own = append(own, directorCheck(w.cfg.Node, netip.AddrPortFrom(at, port(w.cfg.Director.Listen))))
@@ -116,18 +99,6 @@ func (w *worker) ownHost(listen string) (netip.Addr, bool) {
 		return w.own, true
 	}
 	return at, !slices.Contains(w.cfg.VIP.floating(), at)
-}
-
-// isBootstrap is what a probe wants to find in the bootstrap.
-var isBootstrap = health.Contains("#!ipxe")
-
-func tftpCheck(name string, at netip.Addr, port uint16) health.Check {
-	return health.Check{Name: name, Interval: probeInterval, Probe: health.TFTP(netip.AddrPortFrom(at, port), site.FileBootstrap, isBootstrap)}
-}
-
-func httpCheck(name string, at netip.Addr, port uint16) health.Check {
-	url := "http://" + net.JoinHostPort(at.String(), strconv.Itoa(int(port))) + "/" + site.FileBootstrap
-	return health.Check{Name: name, Interval: probeInterval, Probe: health.HTTP(url, isBootstrap, nil)}
 }
 
 // directorCheck asks a director for targets, as a discovery does. It keeps no session: the director holds a place for each.

@@ -56,6 +56,13 @@ func (h *exchange) answer(reason Reason) *dhcpv4.DHCPv4 {
 	return p
 }
 
+// PutBoot puts an offer into the answer to a message, for DHCP servers that are not ours.
+func PutBoot(answer, q *dhcpv4.DHCPv4, o site.Offer) {
+	if r, reason := read(q); reason == "" {
+		bootOptions(answer, r, o)
+	}
+}
+
 // bootOptions tells a client where to boot from, in the way that its firmware understands.
 func bootOptions(p *dhcpv4.DHCPv4, r request, o site.Offer) {
 	put := func(code uint8, value []byte) { p.Options[code] = value }

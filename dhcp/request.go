@@ -102,6 +102,12 @@ func (r *request) readRelay(b []byte) {
 	}
 }
 
+// BootRequestOf returns what a client's message asks of the boot decision, for DHCP servers that are not ours; ok is false if it asks for no boot file.
+func BootRequestOf(q *dhcpv4.DHCPv4) (b site.BootRequest, ok bool) {
+	r, reason := read(q)
+	return r.boot, reason == "" && r.boot.Client != site.ClientOther
+}
+
 func headerAddr(ip net.IP) (netip.Addr, bool) {
 	a, ok := netip.AddrFromSlice(ip)
 	if !ok {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ type Backend interface {
 	Status() Status
 	Explain(who string) (Explanation, error) // a MAC or an IP address
 	Device(who string) (DeviceStatus, error) // a MAC, an IP address or a name
+	Offer(q site.BootRequest) BootOffer
 	Leases() []Lease
 	ReleaseLease(ctx context.Context, addr netip.Addr) error
 	Put(ctx context.Context, kind site.Kind, key string, value []byte) error
@@ -104,6 +106,7 @@ func (s *Server) routes() http.Handler {
 	private.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.backend.Status()) })
 	private.HandleFunc("GET /api/v1/explain", s.explain)
 	private.HandleFunc("GET /api/v1/device", s.device)
+	private.HandleFunc("GET /api/v1/offer", s.offer)
 	private.HandleFunc("GET /device", s.devicePage)
 	private.HandleFunc("POST /api/v1/rebalance", s.rebalance)
 	private.HandleFunc("GET /api/v1/leases", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.backend.Leases()) })
@@ -157,6 +160,22 @@ func (s *Server) device(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, d)
+}
+
+// offer tells another DHCP server what a client boots from; arch is the number of option 93.
+func (s *Server) offer(w http.ResponseWriter, r *http.Request) {
+	form := r.URL.Query()
+	mac, err := site.ParseMAC(form.Get("mac"))
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	arch, err := strconv.ParseUint(form.Get("arch"), 10, 16)
+	if err != nil {
+		fail(w, http.StatusBadRequest, fmt.Errorf("arch %q: use the number of option 93", form.Get("arch")))
+		return
+	}
+	answer(w, s.backend.Offer(site.BootRequest{MAC: mac, Client: site.Client(form.Get("client")), Arch: site.Arch(arch)}))
 }
 
 func (s *Server) rebalance(w http.ResponseWriter, r *http.Request) {

@@ -134,6 +134,13 @@ type Explanation struct {
 	Events     []site.Event    `json:"events"`
 }
 
+// BootOffer is what a client is told to boot from, for DHCP servers that are not ours.
+type BootOffer struct {
+	Offer  site.Offer  `json:"offer"`
+	Reason site.Reason `json:"reason"`
+	Text   string      `json:"text"`
+}
+
 // DeviceStatus is what one target gets, what it streams, and how its last boots went.
 type DeviceStatus struct {
 	Now         time.Time   `json:"now"`

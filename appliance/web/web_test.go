@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -44,6 +45,10 @@ func (f *fakeBackend) Explain(who string) (Explanation, error) {
 		return Explanation{}, errors.New("nobody was named")
 	}
 	return Explanation{Device: who}, nil
+}
+
+func (f *fakeBackend) Offer(q site.BootRequest) BootOffer {
+	return BootOffer{Offer: site.Offer{File: fmt.Sprint(q.MAC, q.Client, q.Arch)}, Reason: site.Offered}
 }
 
 func (f *fakeBackend) Leases() []Lease {
@@ -188,6 +193,15 @@ func TestClientSaysWhatTheApplianceSaid(t *testing.T) {
 	}
 	if _, err := c.Explain(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "nobody was named") {
 		t.Errorf("the appliance's own words are lost: %v", err)
+	}
+	var offer BootOffer
+	if err := c.do(t.Context(), http.MethodGet, "/api/v1/offer?mac=52-54-00-00-00-01&client=pxe&arch=7", nil, &offer); err != nil || offer.Offer.File != "52:54:00:00:00:01 pxe 7" {
+		t.Errorf("offer: %+v, %v", offer, err)
+	}
+	for _, q := range []string{"mac=nobody&client=pxe&arch=7", "mac=52:54:00:00:00:01&client=pxe&arch=65536"} {
+		if err := c.do(t.Context(), http.MethodGet, "/api/v1/offer?"+q, nil, &offer); err == nil {
+			t.Errorf("offer: %s is taken", q)
+		}
 	}
 	nobody := Client{URL: "http://127.0.0.1:1"}
 	if _, err := nobody.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "is it running there?") {
