@@ -13,8 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"everboot/internal/durable"
 	"everboot/health"
+	"everboot/internal/durable"
 	"everboot/site"
 )
 
