@@ -195,7 +195,7 @@ func TestClientSaysWhatTheApplianceSaid(t *testing.T) {
 		t.Errorf("the appliance's own words are lost: %v", err)
 	}
 	var offer BootOffer
-	if err := c.do(t.Context(), http.MethodGet, "/api/v1/offer?mac=52-54-00-00-00-01&client=pxe&arch=7", nil, &offer); err != nil || offer.Offer.File != "52:54:00:00:00:01 pxe 7" {
+	if err := c.do(t.Context(), http.MethodGet, "/api/v1/offer?mac=52-54-00-00-00-01&client=pxe&arch=7", nil, &offer); err != nil || offer.Offer.File != "52:54:00:00:00:01pxe7" {
 		t.Errorf("offer: %+v, %v", offer, err)
 	}
 	for _, q := range []string{"mac=nobody&client=pxe&arch=7", "mac=52:54:00:00:00:01&client=pxe&arch=65536"} {
