@@ -97,21 +97,11 @@ func (o *owner) run(ctx context.Context) error {
 		o.share()
 		o.out.flush()
 		o.s.stats.unsent.Store(o.out.failed)
+		if o.gathers(n) {
+			gather()
+		}
 	}
 	return nil
-}
-
-// sleep returns how long nothing is due.
-func (o *owner) sleep() time.Duration {
-	now := time.Since(o.epoch)
-	wait := idle
-	if first := o.table.first(); first != nil {
-		wait = first.due - now
-	}
-	if o.s.cfg.Tell != nil {
-		wait = min(wait, o.hand.wait(now, len(o.table.byEnds)))
-	}
-	return min(max(wait, 0), idle)
 }
 
 // arrived is one datagram. ACKs come first: they are nearly all.

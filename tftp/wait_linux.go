@@ -17,6 +17,11 @@ const (
 	// taken: if another thread had the processor for so long while we spun, there is none to spare, and we sleep for the next spinPause.
 	taken     = 30 * time.Microsecond
 	spinPause = 20 * time.Millisecond
+	// gatherFrom is from how many transfers on the owner lets ACKs gather for gatherFor, after less than half a batch of them: each wake-up, and each
+	// call of the kernel, then serves more of them, for half of the processor time. The kernel adds 50 µs, its timer slack. With fewer transfers
+	// their clients would wait for it.
+	gatherFrom = 32
+	gatherFor  = 60 * time.Microsecond
 )
 
 // waiter waits until there is something to read.
@@ -60,9 +65,33 @@ func (w *waiter) spin() bool {
 	return false
 }
 
+// gather lets more arrive. It is a raw system call: others of this process wait no longer for it than for a spin.
+func gather() {
+	pause := unix.NsecToTimespec(int64(gatherFor))
+	syscall.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&pause)), 0, 0)
+}
+
+// gathers tells whether answers to so few datagrams at once are worth a pause: there are many transfers.
+func (o *owner) gathers(n int) bool {
+	return 0 < n && n < batch/2 && len(o.table.byEnds) >= gatherFrom
+}
+
 // spins tells whether the next packet is likely to come before a sleep could begin and end: the last one was from a client in lockstep.
 func (o *owner) spins() bool {
 	spins := o.lockstep && len(o.table.byEnds) <= spinMost
 	o.lockstep = false
 	return spins
+}
+
+// sleep returns how long nothing is due.
+func (o *owner) sleep() time.Duration {
+	now := time.Since(o.epoch)
+	wait := idle
+	if first := o.table.first(); first != nil {
+		wait = first.due - now
+	}
+	if o.s.cfg.Tell != nil {
+		wait = min(wait, o.hand.wait(now, len(o.table.byEnds)))
+	}
+	return min(max(wait, 0), idle)
 }
