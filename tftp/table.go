@@ -45,6 +45,7 @@ type table struct {
 	probes         int // how many are of appliances
 	heap           []*transfer
 	oldest, newest *transfer // strangers
+	strangers      int
 }
 
 func newTable(most, perClient int) *table {
@@ -85,6 +86,7 @@ func (t *table) add(tr *transfer) {
 		t.probes++
 	}
 	tr.heap = -1
+	t.strangers++
 	tr.stranger, tr.older = true, t.newest
 	if t.newest != nil {
 		t.newest.newer = tr
@@ -99,6 +101,7 @@ func (t *table) met(tr *transfer) {
 	if !tr.stranger {
 		return
 	}
+	t.strangers--
 	tr.stranger = false
 	if tr.older != nil {
 		tr.older.newer = tr.newer
@@ -112,6 +115,9 @@ func (t *table) met(tr *transfer) {
 	}
 	tr.older, tr.newer = nil, nil
 }
+
+// loading is how many clients have answered: a flood of requests adds nothing to it.
+func (t *table) loading() int { return len(t.byEnds) - t.strangers }
 
 func (t *table) remove(tr *transfer) {
 	t.met(tr)

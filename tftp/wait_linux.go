@@ -18,7 +18,7 @@ const (
 	taken     = 30 * time.Microsecond
 	spinPause = 20 * time.Millisecond
 	// gatherFrom is from how many transfers on the owner lets ACKs gather for gatherFor, after less than half a batch of them: each wake-up, and each
-	// call of the kernel, then serves more of them, for half of the processor time. The kernel adds 50 µs, its timer slack. With fewer transfers
+	// call of the kernel, then serves more of them. The kernel adds 50 µs, its timer slack. With fewer transfers
 	// their clients would wait for it.
 	gatherFrom = 32
 	gatherFor  = 60 * time.Microsecond
@@ -71,9 +71,9 @@ func gather() {
 	syscall.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&pause)), 0, 0)
 }
 
-// gathers tells whether answers to so few datagrams at once are worth a pause: there are many transfers.
+// gathers tells whether answers to so few datagrams at once are worth a pause: there are many clients that load.
 func (o *owner) gathers(n int) bool {
-	return 0 < n && n < batch/2 && len(o.table.byEnds) >= gatherFrom
+	return 0 < n && n < batch/2 && o.table.loading() >= gatherFrom
 }
 
 // spins tells whether the next packet is likely to come before a sleep could begin and end: the last one was from a client in lockstep.
