@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// lookPace is the time between two looks at the pulses. Each look has every portal that has sessions pinged: a process that wakes once
-	// for all uses half of the processor time of one that wakes for each.
+	// lookPace is the time between two looks at the pulses. Each look has every portal that has sessions pinged: a process wakes once for
+	// all, rather than for each.
 	lookPace = 100 * time.Millisecond
 	// silence is how long a portal may say nothing, on the ping's connection and on those of all its sessions, before it counts as
 	// dead. Three pings are lost at the look after it, and the kernel's first retransmission (200 ms) has not been answered either.

@@ -179,3 +179,51 @@ func sendMarker(mark []byte) error {
 	}
 	return nil
 }
+
+// frames calls f with each frame that the segment's capture has until now.
+func (s *Segment) frames(f func(at time.Time, frame []byte)) error {
+	c := s.capture()
+	if c == nil {
+		return fmt.Errorf("segment %s is not captured", s.name)
+	}
+	if err := s.sync(c); err != nil {
+		return err
+	}
+	file, err := os.Open(c.path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := eachFrame(file, f); err != nil {
+		return fmt.Errorf("reading %s: %w", c.path, err)
+	}
+	return nil
+}
+
+// eachFrame reads a capture file (pcap, little endian, microseconds or nanoseconds). The end of a file that is still being written may be
+// half a frame.
+func eachFrame(r io.Reader, f func(at time.Time, frame []byte)) error {
+	var head [24]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return err
+	}
+	unit := time.Microsecond
+	switch magic := binary.LittleEndian.Uint32(head[:]); magic {
+	case 0xa1b2c3d4:
+	case 0xa1b23c4d:
+		unit = time.Nanosecond
+	default:
+		return fmt.Errorf("no pcap file: it begins with %x", magic)
+	}
+	var packet [16]byte
+	for {
+		if _, err := io.ReadFull(r, packet[:]); err != nil {
+			return nil
+		}
+		b := make([]byte, binary.LittleEndian.Uint32(packet[8:]))
+		if _, err := io.ReadFull(r, b); err != nil {
+			return nil
+		}
+		f(time.Unix(int64(binary.LittleEndian.Uint32(packet[:])), int64(binary.LittleEndian.Uint32(packet[4:]))*int64(unit)), b)
+	}
+}

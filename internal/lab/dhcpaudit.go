@@ -3,10 +3,8 @@ package lab
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
@@ -30,21 +28,9 @@ type Audit struct {
 
 // AuditLeases reads all DHCP of the segment's capture.
 func (s *Segment) AuditLeases() (*Audit, error) {
-	c := s.capture()
-	if c == nil {
-		return nil, fmt.Errorf("segment %s is not captured", s.name)
-	}
-	if err := s.sync(c); err != nil {
-		return nil, err
-	}
-	f, err := os.Open(c.path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
 	a := &Audit{Servers: make(map[string]int), firstAsk: make(map[string]time.Time), has: make(map[string]netip.Addr), holder: make(map[netip.Addr]string)}
-	if err := eachFrame(f, a.frame); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", c.path, err)
+	if err := s.frames(a.frame); err != nil {
+		return nil, err
 	}
 	a.Clients = len(a.firstAsk)
 	a.Silent = a.Clients - len(a.Waits)
@@ -63,34 +49,6 @@ func (a *Audit) at(part float64) time.Duration {
 		return 0
 	}
 	return a.Waits[int(part*float64(len(a.Waits)-1))]
-}
-
-// eachFrame reads a capture file (pcap, little endian, microseconds or nanoseconds). The end of a file that is still being written may be
-// half a frame.
-func eachFrame(r io.Reader, f func(at time.Time, frame []byte)) error {
-	var head [24]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return err
-	}
-	unit := time.Microsecond
-	switch magic := binary.LittleEndian.Uint32(head[:]); magic {
-	case 0xa1b2c3d4:
-	case 0xa1b23c4d:
-		unit = time.Nanosecond
-	default:
-		return fmt.Errorf("no pcap file: it begins with %x", magic)
-	}
-	var packet [16]byte
-	for {
-		if _, err := io.ReadFull(r, packet[:]); err != nil {
-			return nil
-		}
-		b := make([]byte, binary.LittleEndian.Uint32(packet[8:]))
-		if _, err := io.ReadFull(r, b); err != nil {
-			return nil
-		}
-		f(time.Unix(int64(binary.LittleEndian.Uint32(packet[:])), int64(binary.LittleEndian.Uint32(packet[4:]))*int64(unit)), b)
-	}
 }
 
 const etherHeader = 14

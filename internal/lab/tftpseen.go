@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"time"
 )
 
@@ -23,21 +22,9 @@ type TFTPSeen struct {
 // TFTPSeen puts together what servers at port 69 sent over IPv4, in the order of the requests. A request that is repeated before its first
 // block is one; a client that begins again from the same port is another.
 func (s *Segment) TFTPSeen() ([]*TFTPSeen, error) {
-	c := s.capture()
-	if c == nil {
-		return nil, fmt.Errorf("segment %s is not captured", s.name)
-	}
-	if err := s.sync(c); err != nil {
-		return nil, err
-	}
-	f, err := os.Open(c.path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
 	a := tftpAudit{latest: make(map[netip.AddrPort]*TFTPSeen)}
-	if err := eachFrame(f, func(_ time.Time, b []byte) { a.frame(b) }); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", c.path, err)
+	if err := s.frames(func(_ time.Time, b []byte) { a.frame(b) }); err != nil {
+		return nil, err
 	}
 	for _, seen := range a.all {
 		seen.Content = bytes.Join(seen.blocks, nil)
