@@ -29,7 +29,7 @@ type toldEvent struct {
 }
 
 func encodeEvent(e site.Event) []byte {
-	text, err := json.Marshal(toldEvent(e))
+	text, err := json.Marshal(toldEvent{At: e.At, MAC: e.MAC, What: e.What, Detail: e.Detail, Begins: e.Begins})
 	if err != nil { // no value of this type makes one
 		return nil
 	}
@@ -44,7 +44,7 @@ func decodeEvent(message []byte) (site.Event, bool) {
 	var e toldEvent
 	err := json.Unmarshal(message[1:], &e)
 	good := err == nil && !e.MAC.IsZero() && e.What != "" && len(e.What)+len(e.Detail) <= maxEventText
-	return site.Event(e), good
+	return site.Event{At: e.At, MAC: e.MAC, What: e.What, Detail: e.Detail, Begins: e.Begins}, good
 }
 
 // openEvents comes before the peer channel.

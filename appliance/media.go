@@ -29,15 +29,17 @@ func newMedia(key string, view func() *site.View, port uint16, seen func(tftp.Me
 		if err != nil {
 			return nil, fmt.Errorf("boot media cannot be made on this appliance: %w; then restart the appliance", err)
 		}
-		return image.NewMedium(image.MediumConfig{Program: m.program(site.MAC{}), Loaders: loaders})
+		return image.NewMedium(image.MediumConfig{Program: m.program(site.MAC{}, ""), Loaders: loaders})
 	})
 	return m
 }
 
-// program is what a medium does. It names the login servers of now; what it asks answers with what is true later.
-func (m *media) program(mac site.MAC) image.Program {
+// program is what a medium does. It names the login servers of now, or those that the media of its device or collection shall have; what it asks answers
+// with what is true later.
+func (m *media) program(mac site.MAC, collection string) image.Program {
 	v := m.view()
-	return programOf(site.Bootstrap{Hosts: site.Hosts(v.LoginServers(), m.port), Site: v.Site, Key: m.key, MAC: mac})
+	want := site.MediumMade(v, mac, collection, m.port)
+	return programOf(site.Bootstrap{Version: want.Version, Hosts: want.Servers, Site: v.Site, Key: m.key, MAC: mac, Collection: collection})
 }
 
 func programOf(b site.Bootstrap) image.Program {
@@ -45,12 +47,12 @@ func programOf(b site.Bootstrap) image.Program {
 }
 
 // Medium implements tftp.Media.
-func (m *media) Medium(mac site.MAC) (io.ReadSeeker, string, error) {
+func (m *media) Medium(mac site.MAC, collection string) (io.ReadSeeker, string, error) {
 	base, err := m.base()
 	if err != nil {
 		return nil, "", err
 	}
-	program := m.program(mac)
+	program := m.program(mac, collection)
 	content, err := base.With(program)
 	if err != nil {
 		return nil, "", err

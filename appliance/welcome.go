@@ -20,11 +20,17 @@ const (
 
 // welcome takes machines that the site does not know into the collection that says so.
 type welcome struct {
-	strangers chan site.MAC
+	strangers chan stranger
 	view      func() *site.View
 	add       func(ctx context.Context, kind site.Kind, key string, value []byte) error
 	event     func(site.Event)
 	complain  func(mac site.MAC, err error)
+}
+
+// stranger is a machine that nobody knows, and the collection that its boot medium was made for, if any.
+type stranger struct {
+	mac    site.MAC
+	medium string
 }
 
 // see is called with every event. It never blocks.
@@ -32,11 +38,11 @@ func (w *welcome) see(e site.Event) {
 	if e.MAC.IsZero() || !e.Begins {
 		return
 	}
-	if _, ok := site.Welcome(w.view(), e.MAC); !ok {
+	if _, ok := site.Welcome(w.view(), e.MAC, e.Collection); !ok {
 		return
 	}
 	select {
-	case w.strangers <- e.MAC:
+	case w.strangers <- stranger{e.MAC, e.Collection}:
 	default:
 	}
 }
@@ -47,27 +53,27 @@ func (w *welcome) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case mac := <-w.strangers:
-			w.take(ctx, mac)
+		case s := <-w.strangers:
+			w.take(ctx, s)
 		}
 	}
 }
 
-func (w *welcome) take(ctx context.Context, mac site.MAC) {
-	d, ok := site.Welcome(w.view(), mac)
+func (w *welcome) take(ctx context.Context, s stranger) {
+	d, ok := site.Welcome(w.view(), s.mac, s.medium)
 	if !ok { // somebody was faster
 		return
 	}
 	value, err := json.Marshal(d)
 	if err == nil {
 		call, cancel := context.WithTimeout(ctx, welcomeTime)
-		err = w.add(call, site.KindDevice, mac.String(), value)
+		err = w.add(call, site.KindDevice, s.mac.String(), value)
 		cancel()
 	}
 	if err != nil {
-		w.complain(mac, err)
+		w.complain(s.mac, err)
 	} else {
-		w.event(site.Event{MAC: mac, What: eventAdded, Detail: "nobody knew it: it is a device of collection " + d.Collection + " now"})
+		w.event(site.Event{MAC: s.mac, What: eventAdded, Detail: "nobody knew it: it is a device of collection " + d.Collection + " now"})
 	}
 	select {
 	case <-ctx.Done():
@@ -77,7 +83,7 @@ func (w *welcome) take(ctx context.Context, mac site.MAC) {
 
 func (w *worker) newWelcome() *welcome {
 	return &welcome{
-		strangers: make(chan site.MAC, welcomeWait), view: w.builder.View, add: w.registry.Add, event: w.event,
+		strangers: make(chan stranger, welcomeWait), view: w.builder.View, add: w.registry.Add, event: w.event,
 		complain: func(mac site.MAC, err error) {
 			w.log.Warn("a machine that nobody knows cannot be added", "mac", mac.String(), "error", err)
 		},

@@ -38,6 +38,8 @@ type Bootstrap struct {
 	Key     string // goes with the question, so that the appliances tell their own media; empty: none
 	MAC     MAC    // of the card to use, and of the only machine to boot; zero: any
 	VLAN    int    // 1 to 4094; 0: untagged
+	// Collection goes with the question: a machine that nobody knows becomes a device of it, if it takes strangers in. Empty: of the first that does.
+	Collection string
 	// Address is this machine's own, with the length of the network's prefix; zero: from DHCP. Gateway and DNS go with it.
 	Address      netip.Prefix
 	Gateway, DNS netip.Addr
@@ -66,6 +68,11 @@ func (b Bootstrap) Check() error {
 	}
 	if b.Site != "" {
 		if err := CheckName("site", b.Site); err != nil {
+			return err
+		}
+	}
+	if b.Collection != "" {
+		if err := CheckName("collection", b.Collection); err != nil {
 			return err
 		}
 	}
@@ -127,6 +134,9 @@ func (b Bootstrap) Script() string {
 	}
 	if b.Key != "" {
 		query += "&key=" + b.Key
+	}
+	if b.Collection != "" {
+		query += "&collection=" + b.Collection
 	}
 	s.WriteString(strings.NewReplacer("SCHEME", scheme, "QUERY", query).Replace(bootstrapAsk))
 	return s.String()

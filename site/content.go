@@ -145,4 +145,6 @@ type Event struct {
 	Detail string    `json:"detail,omitempty"`
 	// Begins says that a machine does what it does when it boots: its firmware, or iPXE, asks for an address or logs in.
 	Begins bool `json:"-"`
+	// Collection is what the machine's boot medium was made for; empty: for any, or it has none.
+	Collection string `json:"-"`
 }

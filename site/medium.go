@@ -52,6 +52,19 @@ func MediumOf(v *View, mac MAC) Medium {
 	return v.Collections[d.Collection].Medium
 }
 
+// MediumMade returns what a medium that is made now shall be, for one device, or for a collection, or, with neither, for all: what a rollout would make of
+// it at once, or else that it asks the login servers of now, by HTTP at this port.
+func MediumMade(v *View, mac MAC, collection string, port uint16) Medium {
+	m := MediumOf(v, mac)
+	if collection != "" {
+		m = v.Collections[collection].Medium
+	}
+	if m.Version == 0 {
+		m.Servers = Hosts(v.LoginServers(), port)
+	}
+	return m
+}
+
 // MediumVersion returns the version that login servers have in the site, or the next that nobody has.
 func MediumVersion(v *View, servers []string) int {
 	last := 0
@@ -91,6 +104,9 @@ func (b Bootstrap) About() string {
 	if b.Key != "" {
 		add("key", b.Key)
 	}
+	if b.Collection != "" {
+		add("collection", b.Collection)
+	}
 	if !b.MAC.IsZero() {
 		add("mac", b.MAC.String())
 	}
@@ -118,7 +134,7 @@ func ParseAbout(q url.Values) (b Bootstrap, err error) {
 	}
 	number("version", &b.Version)
 	number("vlan", &b.VLAN)
-	b.Site, b.Key = q.Get("site"), q.Get("key")
+	b.Site, b.Key, b.Collection = q.Get("site"), q.Get("key"), q.Get("collection")
 	if text := q.Get("mac"); err == nil && text != "" {
 		b.MAC, err = ParseMAC(text)
 	}

@@ -12,7 +12,7 @@ import (
 func TestAboutIsReadAsItWasWritten(t *testing.T) {
 	for _, b := range []Bootstrap{
 		{},
-		{Version: 3, Site: "berlin", Key: "a-key-of-our-own", MAC: MAC{0x52, 0x54, 0, 0, 0, 1}, VLAN: 7,
+		{Version: 3, Site: "berlin", Key: "a-key-of-our-own", Collection: "lab", MAC: MAC{0x52, 0x54, 0, 0, 0, 1}, VLAN: 7,
 			Address: netip.MustParsePrefix("198.18.0.51/24"), Gateway: netip.MustParseAddr("198.18.0.1"), DNS: netip.MustParseAddr("198.18.0.1")},
 	} {
 		q, err := url.ParseQuery(strings.TrimPrefix(b.About(), "&"))
@@ -23,7 +23,7 @@ func TestAboutIsReadAsItWasWritten(t *testing.T) {
 			t.Errorf("%s: %+v, %v", b.About(), got, err)
 		}
 	}
-	for _, text := range []string{"version=-1", "version=x", "version=1000000", "vlan=4095", "mac=x", "address=198.18.0.51", "address=198.18.0.0/24", "gateway=198.18.0.1", "dns=x", "key=short", "site=A"} {
+	for _, text := range []string{"version=-1", "version=x", "version=1000000", "vlan=4095", "mac=x", "address=198.18.0.51", "address=198.18.0.0/24", "gateway=198.18.0.1", "dns=x", "key=short", "site=A", "collection=A"} {
 		q, err := url.ParseQuery(text)
 		if err != nil {
 			t.Fatal(err)

@@ -4,13 +4,17 @@ package site
 // them names, or removes them, makes room.
 const MaxWelcomed = 1000
 
-// Welcome returns what a machine that the site does not know becomes when it asks where to boot from: a device of the first collection, by name, that
-// takes strangers in. It returns false if the site knows it already, or if no collection takes it.
-func Welcome(v *View, mac MAC) (Device, bool) {
+// Welcome returns what a machine that the site does not know becomes when it asks where to boot from: a device of the collection that its boot medium
+// was made for, or else of the first collection, by name, that takes strangers in. It returns false if the site knows it already, or if no collection
+// takes it.
+func Welcome(v *View, mac MAC, medium string) (Device, bool) {
 	if _, known := v.Devices[mac]; known {
 		return Device{}, false
 	}
-	name := welcoming(v)
+	name := medium
+	if !v.Collections[medium].AutoAdd {
+		name = welcoming(v)
+	}
 	d := Device{MAC: mac, Collection: name}
 	if name == "" || d.Check() != nil {
 		return Device{}, false

@@ -6,7 +6,7 @@ import (
 )
 
 func TestWelcome(t *testing.T) {
-	stranger := MAC{0x52, 0x54, 0, 9, 9, 9}
+	stranger, medium := MAC{0x52, 0x54, 0, 9, 9, 9}, ""
 	for _, tt := range []struct {
 		name   string
 		change func(v *View)
@@ -19,6 +19,17 @@ func TestWelcome(t *testing.T) {
 			v.Collections["b"] = Collection{Name: "b", AutoAdd: true}
 			v.Collections["a"] = Collection{Name: "a", AutoAdd: true}
 		}, stranger, "a"},
+		{"two do, and its medium is of the second", func(v *View) {
+			v.Collections["b"] = Collection{Name: "b", AutoAdd: true}
+			v.Collections["a"] = Collection{Name: "a", AutoAdd: true}
+			medium = "b"
+		}, stranger, "b"},
+		{"its medium is of one that takes nobody in", func(v *View) {
+			v.Collections["b"] = Collection{Name: "b"}
+			v.Collections["a"] = Collection{Name: "a", AutoAdd: true}
+			medium = "b"
+		}, stranger, "a"},
+		{"its medium is of one that is gone, and nobody takes it", func(*View) { medium = "b" }, stranger, ""},
 		{"it is known", func(v *View) {
 			v.Collections["lab"] = Collection{Name: "lab", AutoAdd: true}
 			v.Devices[stranger] = Device{MAC: stranger}
@@ -41,8 +52,9 @@ func TestWelcome(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			v := Empty("berlin", "embedded")
+			medium = ""
 			tt.change(v)
-			d, ok := Welcome(v, tt.mac)
+			d, ok := Welcome(v, tt.mac, medium)
 			if ok != (tt.want != "") || ok && !reflect.DeepEqual(d, Device{MAC: tt.mac, Collection: tt.want}) {
 				t.Errorf("got %+v, %v", d, ok)
 			}

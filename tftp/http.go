@@ -234,7 +234,7 @@ func (h *HTTP) serveScript(w http.ResponseWriter, r *http.Request) {
 	if err := q.Medium.refuse(v.Site, h.cfg.MediaKey); err != nil {
 		h.foreign.Add(1)
 		h.log.Warn("http: a boot medium is refused", "mac", q.MAC, "client", r.RemoteAddr, "err", err)
-		h.tell(r, q.MAC, err.Error(), false)
+		h.tell(r, site.Event{MAC: q.MAC, Detail: err.Error()})
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
@@ -253,7 +253,7 @@ func (h *HTTP) serveScript(w http.ResponseWriter, r *http.Request) {
 		detail += " (" + q.Platform + " " + q.Arch + ")"
 	}
 	h.log.Debug("http: script", "mac", q.MAC, "reason", reason, "client", r.RemoteAddr)
-	h.tell(r, q.MAC, detail, true)
+	h.tell(r, site.Event{MAC: q.MAC, Detail: detail, Begins: true, Collection: q.Medium.Collection})
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store") // a proxy must not answer for another moment
 	_, _ = w.Write([]byte(script))              // the client is gone: nobody to tell
@@ -277,7 +277,7 @@ func (h *HTTP) serveFile(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		mac = site.MAC{} // firmware asks without one
 	}
-	h.tell(r, mac, file.Name, false)
+	h.tell(r, site.Event{MAC: mac, Detail: file.Name})
 }
 
 func statusOf(err error) int {
@@ -305,16 +305,18 @@ func contentType(name string) string {
 	return "application/octet-stream"
 }
 
-// tell sends an event about a target; begins: it asks as one does that boots. Our own probes are no steps of a boot.
-func (h *HTTP) tell(r *http.Request, mac site.MAC, detail string, begins bool) {
+// tell sends an event about a target, which may want its MAC. Our own probes are no steps of a boot.
+func (h *HTTP) tell(r *http.Request, e site.Event) {
 	client := clientAddr(r)
 	if r.Method == http.MethodHead || client == localAddr(r) || ours(h.view(), client) {
 		return
 	}
-	if mac.IsZero() && h.cfg.Who != nil {
-		mac = h.cfg.Who(client)
+	if e.MAC.IsZero() && h.cfg.Who != nil {
+		e.MAC = h.cfg.Who(client)
 	}
-	h.events(site.Event{At: time.Now(), MAC: mac, What: "http", Detail: detail + " to " + client.String(), Begins: begins})
+	e.At, e.What = time.Now(), "http"
+	e.Detail += " to " + client.String()
+	h.events(e)
 }
 
 func clientAddr(r *http.Request) netip.Addr {

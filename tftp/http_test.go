@@ -21,11 +21,11 @@ import (
 )
 
 // fakeMedia has a medium for anybody but 52:54:00:00:00:02.
-func fakeMedia(mac site.MAC) (io.ReadSeeker, string, error) {
+func fakeMedia(mac site.MAC, collection string) (io.ReadSeeker, string, error) {
 	if mac[5] == 2 {
 		return nil, "", errors.New("isolinux is missing")
 	}
-	return strings.NewReader("medium of " + mac.String()), `"tag"`, nil
+	return strings.NewReader("medium of " + mac.String() + " in " + collection), `"tag"`, nil
 }
 
 func TestHTTP(t *testing.T) {
@@ -53,6 +53,10 @@ func TestHTTP(t *testing.T) {
 		{"a part of a medium", "GET", "/bdm/boot.iso", http.Header{"Range": {"bytes=0-5"}}, 206, "medium"},
 		{"a medium by a wrong name", "GET", "/bdm/t1.iso", nil, 404, "is called by the target's MAC"},
 		{"a medium by another ending", "GET", "/bdm/52-54-00-00-00-01.img", nil, 404, "is called by the target's MAC"},
+		{"a collection's medium", "GET", "/bdm/collection/lab.iso", nil, 200, "medium of 00:00:00:00:00:00 in lab"},
+		{"a medium of no collection", "GET", "/bdm/collection/none.iso", nil, 404, "is called by the target's MAC"},
+		{"a stranger with a collection's medium", "GET", "/boot?mac=52:54:00:00:00:99&collection=lab", nil, 200, "cannot boot now (unknown-device)"},
+		{"a medium with no collection of ours", "GET", "/boot?mac=52:54:00:00:00:99&collection=%0A", nil, 400, "is no name"},
 		{"no medium", "GET", "/bdm/52-54-00-00-00-02.iso", nil, 404, "isolinux is missing"},
 		{"no MAC", "GET", "/boot", nil, 400, "not a MAC address"},
 		{"POST", "POST", "/boot?mac=52:54:00:00:00:01", nil, 405, "read-only"},
@@ -75,6 +79,9 @@ func TestHTTP(t *testing.T) {
 		before := len(events)
 		h.ServeHTTP(w, r)
 		for _, e := range events[before:] { // a refused medium, or a file, takes no stranger in and begins no boot
+			if strings.Contains(c.target, "collection=lab") != (e.Collection == "lab") {
+				t.Errorf("%s: a stranger becomes a device of %q", c.name, e.Collection)
+			}
 			if boots := strings.HasPrefix(c.target, "/boot?") && w.Code == 200; e.Begins != boots {
 				t.Errorf("%s: begins a boot: %v", c.name, e.Begins)
 			}
@@ -86,7 +93,7 @@ func TestHTTP(t *testing.T) {
 	if len(events) == 0 || events[0].MAC != t1 || events[0].Detail != "script (pcbios i386) to 192.0.2.1" {
 		t.Errorf("events: %+v", events)
 	}
-	if want := (tftp.HTTPStats{Scripts: 3, Waits: 1, Files: 6, NotFound: 8, Bad: 4, Foreign: 2}); h.Stats() != want {
+	if want := (tftp.HTTPStats{Scripts: 3, Waits: 2, Files: 7, NotFound: 9, Bad: 5, Foreign: 2}); h.Stats() != want {
 		t.Errorf("counters %+v, want %+v", h.Stats(), want)
 	}
 }

@@ -2,6 +2,7 @@ package tftp
 
 import (
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,8 +14,9 @@ import (
 
 // Medium is what a boot medium says of itself beside the target's MAC. A bootstrap that came over TFTP says nothing.
 type Medium struct {
-	Site string // the site that it was made for
-	Key  string
+	Site       string // the site that it was made for
+	Key        string
+	Collection string // the collection that it was made for
 }
 
 // refuse returns why an appliance of this site, with this key of its media (empty: none), does not answer a medium, or nil. The
@@ -29,23 +31,28 @@ func (m Medium) refuse(own, key string) error {
 	return nil
 }
 
-// parseMedium reads the two words. What is no word of ours is a medium of somebody else's.
-func parseMedium(name, key string) (Medium, error) {
+// parseMedium reads the words. What is no word of ours is a medium of somebody else's.
+func parseMedium(name, key, collection string) (Medium, error) {
 	if name != "" && site.CheckName("site", name) != nil {
 		return Medium{}, fmt.Errorf("site: %.40q is no name", name)
 	}
 	if key != "" && site.CheckBootKey(key) != nil {
 		return Medium{}, fmt.Errorf("key: this is no key of a boot medium")
 	}
-	return Medium{Site: name, Key: key}, nil
+	if collection != "" && site.CheckName("collection", collection) != nil {
+		return Medium{}, fmt.Errorf("collection: %.40q is no name", collection)
+	}
+	return Medium{Site: name, Key: key, Collection: collection}, nil
 }
 
-// Media makes a boot medium: its content, and an entity tag (RFC 9110 §8.8.3) that says which content it is.
-type Media func(mac site.MAC) (content io.ReadSeeker, tag string, err error)
+// Media makes a boot medium, for one target (else the MAC is zero), for one collection (else it is empty), or for all: its content, and an entity tag
+// (RFC 9110 §8.8.3) that says which content it is.
+type Media func(mac site.MAC, collection string) (content io.ReadSeeker, tag string, err error)
 
 const (
-	// mediaPath is where boot media are: /bdm/52:54:00:00:00:01.iso is a target's, /bdm/boot.iso is for all.
+	// mediaPath is where boot media are: /bdm/52:54:00:00:00:01.iso is a target's, /bdm/collection/lab.iso a collection's, /bdm/boot.iso is for all.
 	mediaPath    = "/bdm/"
+	mediaOfMany  = "collection/"
 	mediaForAll  = "boot"
 	mediumSuffix = ".iso"
 )
@@ -58,15 +65,21 @@ func (h *HTTP) serveMedium(w http.ResponseWriter, r *http.Request, name string) 
 	stem, ok := strings.CutSuffix(name, mediumSuffix)
 	var mac site.MAC
 	var err error
-	if stem != mediaForAll {
-		mac, err = site.ParseMAC(stem)
+	collection, many := strings.CutPrefix(stem, mediaOfMany)
+	switch {
+	case !many:
+		if collection = ""; stem != mediaForAll {
+			mac, err = site.ParseMAC(stem)
+		}
+	case h.view().Collections[collection].Name == "":
+		err = errors.New("there is no such collection")
 	}
 	if !ok || err != nil {
 		h.notFound.Add(1)
-		http.Error(w, "a boot medium is called by the target's MAC, such as "+mediaPath+"52:54:00:00:00:01.iso, or "+mediaPath+"boot.iso", http.StatusNotFound)
+		http.Error(w, "a boot medium is called by the target's MAC, such as "+mediaPath+"52:54:00:00:00:01.iso, or by a collection of the site, "+mediaPath+mediaOfMany+"NAME.iso, or "+mediaPath+"boot.iso", http.StatusNotFound)
 		return
 	}
-	content, tag, err := h.cfg.Media(mac)
+	content, tag, err := h.cfg.Media(mac, collection)
 	if err != nil {
 		h.notFound.Add(1)
 		h.log.Warn("http: no boot medium can be made", "client", r.RemoteAddr, "err", err)
@@ -77,5 +90,5 @@ func (h *HTTP) serveMedium(w http.ResponseWriter, r *http.Request, name string) 
 	w.Header().Set("ETag", tag)
 	w.Header().Set("Content-Type", contentType(name))
 	http.ServeContent(w, r, name, time.Time{}, content)
-	h.tell(r, mac, "boot medium", false)
+	h.tell(r, site.Event{MAC: mac, Detail: "boot medium"})
 }

@@ -43,7 +43,7 @@ func ParseBootQuery(raw string) (BootQuery, error) {
 		}
 		return ""
 	}
-	medium, err := parseMedium(values.Get("site"), values.Get("key"))
+	medium, err := parseMedium(values.Get("site"), values.Get("key"), values.Get("collection"))
 	if err != nil {
 		return BootQuery{}, err
 	}

@@ -94,7 +94,7 @@ func (h *HTTP) serveRenewal(w http.ResponseWriter, r *http.Request, stem string)
 		return
 	}
 	h.renewed.Add(1)
-	h.tell(r, mac, fmt.Sprintf("the next program of boot medium %s", s.Medium), false)
+	h.tell(r, site.Event{MAC: mac, Detail: "the next program of boot medium " + s.Medium})
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	_, _ = w.Write(text) // the client is gone: it asks again

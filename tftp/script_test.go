@@ -18,6 +18,7 @@ func exampleView() *site.View {
 	v := site.Empty("berlin", "embedded")
 	v.Boot.Address = netip.MustParseAddr("198.18.0.10")
 	v.Appliances = []site.Appliance{{Name: "a", Address: netip.MustParseAddr("198.18.0.2")}}
+	v.Collections["lab"] = site.Collection{Name: "lab"}
 	v.Devices[t1] = site.Device{MAC: t1, Name: "t1", VDisk: "debian"}
 	v.VDisks["debian"] = site.VDisk{Name: "debian", Versions: []site.Version{{Number: 1, Digest: digest}}}
 	v.Streamers["s1"] = site.Streamer{

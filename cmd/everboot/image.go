@@ -40,21 +40,23 @@ type mediumFlags struct {
 	boot                                       site.Bootstrap
 }
 
-func (f *mediumFlags) add(c *cobra.Command) {
-	f.addBoot(c)
+func (f *mediumFlags) add(c *cobra.Command, api *apiFlags) {
+	f.addBoot(c, api)
 	flags := c.Flags()
 	flags.StringVar(&f.caFile, "ca-file", "", "certificate (PEM) of the authority that UEFI machines trust for https:// login servers, in place of iPXE's own")
 	flags.StringArrayVar(&f.files, "files", nil, "a folder to take isolinux.bin, isohdpfx.bin, ldlinux.c32, ipxe.lkrn and ipxe.efi from first; may be repeated")
 }
 
 // addBoot adds the flags that say what stands in the script.
-func (f *mediumFlags) addBoot(c *cobra.Command) {
+func (f *mediumFlags) addBoot(c *cobra.Command, api *apiFlags) {
 	flags := c.Flags()
 	flags.StringArrayVar(&f.boot.Hosts, "server", nil, "a login server, HOST[:PORT], may be repeated: the VIP, each appliance's own address, a DNS name (default: ask the appliance)")
 	flags.StringVar(&f.address, "address", "dhcp", "the target's address: dhcp, or IP/BITS[,GATEWAY]")
 	flags.StringVar(&f.dns, "dns", "", "the DNS server that goes with a fixed address")
 	flags.IntVar(&f.boot.VLAN, "vlan", 0, "the VLAN to boot in, 1 to 4094 (default: untagged)")
 	flags.StringVar(&f.mac, "mac", "", "make it for the target with this MAC alone (default: for all; each is known by its MAC)")
+	flags.StringVar(&f.boot.Collection, "collection", "", "make it for a collection: it asks the login servers that its media shall ask, and a machine that nobody knows becomes a device of it, if it takes strangers in")
+	_ = c.RegisterFlagCompletionFunc("collection", complete(api, collections))
 	flags.StringVar(&f.boot.Site, "site", "", "the site; another site's appliance does not answer (default: the one of the appliance that is asked)")
 	flags.StringVar(&f.keyFile, "key-file", "", "file with the key by which the appliances know their own media (http.media_key)")
 }
@@ -75,7 +77,7 @@ func mediumCommand(f *mediumFlags, api *apiFlags, name, short string) *cobra.Com
 		},
 	}
 	c.Flags().StringVar(&f.output, "output", "", "file to write, or to replace as a whole")
-	f.add(c)
+	f.add(c, api)
 	return c
 }
 
@@ -120,7 +122,11 @@ func (f *mediumFlags) program(ctx context.Context, api *apiFlags) (image.Program
 		if err != nil {
 			return image.Program{}, fmt.Errorf("%w; or name the login servers with --server", err)
 		}
-		f.boot.Hosts = site.Hosts(s.View.LoginServers(), cmp.Or(s.View.Boot.HTTPPort, 80))
+		if name := f.boot.Collection; name != "" && s.View.Collections[name].Name == "" {
+			return image.Program{}, usageError{fmt.Errorf("--collection %s: there is no such collection; `everboot collection list` shows them", name)}
+		}
+		m := site.MediumMade(s.View, f.boot.MAC, f.boot.Collection, cmp.Or(s.View.Boot.HTTPPort, 80))
+		f.boot.Version, f.boot.Hosts = m.Version, m.Servers
 		f.boot.Site = cmp.Or(f.boot.Site, s.View.Site)
 	}
 	return image.Program{Script: f.boot.Script(), About: f.boot.About()}, nil

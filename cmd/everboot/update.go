@@ -32,7 +32,7 @@ as for a new medium, not as it was. Nothing but the script is written, and nothi
 			return nil
 		},
 	}
-	f.addBoot(c)
+	f.addBoot(c, api)
 	return c
 }
 
