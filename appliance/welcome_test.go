@@ -31,6 +31,9 @@ func TestStrangersAreTakenIn(t *testing.T) {
 			},
 			event: func(e site.Event) { events = append(events, e) }, complain: func(_ site.MAC, err error) { t.Error(err) },
 		}
+		if w.see(site.Event{MAC: site.MAC{2, 4}, What: "http", Begins: true, Collection: "room"}); (<-w.strangers).medium != "room" {
+			t.Error("its boot medium's collection is forgotten")
+		}
 		for range 3 {
 			w.see(site.Event{MAC: unknown, What: "discover", Begins: true})
 			w.see(site.Event{MAC: known, What: "discover", Begins: true})
@@ -44,9 +47,6 @@ func TestStrangersAreTakenIn(t *testing.T) {
 		cancel()
 		if len(puts) != 1 || puts[unknown.String()] != 1 {
 			t.Errorf("written: %v", puts)
-		}
-		if w.see(site.Event{MAC: site.MAC{2, 4}, What: "http", Begins: true, Collection: "room"}); (<-w.strangers).medium != "room" {
-			t.Error("its boot medium's collection is forgotten")
 		}
 		if len(events) != 1 || events[0].What != "added" || events[0].MAC != unknown {
 			t.Errorf("events: %v", events)
