@@ -223,12 +223,20 @@ func (w *worker) macAt(addr netip.Addr) site.MAC {
 
 // Put implements web.Backend. The registry checks the object.
 func (w *worker) Put(ctx context.Context, kind site.Kind, key string, value []byte) error {
-	return w.registry.Put(ctx, kind, key, value)
+	err := w.registry.Put(ctx, kind, key, value)
+	if err == nil {
+		awaitShown(ctx, w.builder.View, kind, key, value)
+	}
+	return err
 }
 
 // Delete implements web.Backend.
 func (w *worker) Delete(ctx context.Context, kind site.Kind, key string) error {
-	return w.registry.Delete(ctx, kind, key)
+	err := w.registry.Delete(ctx, kind, key)
+	if err == nil {
+		awaitShown(ctx, w.builder.View, kind, key, nil)
+	}
+	return err
 }
 
 // checks returns the appliance's own probes by name.
