@@ -51,6 +51,7 @@ test-deb: build ## install and purge the Debian packages in a fresh Debian 12 an
 	@dpkg-deb --info build/everboot_*_arm64.deb | grep -x ' Architecture: arm64'
 
 .PHONY: test-image
+test-image: CONSUL ?= $(wildcard build/consul)
 test-image: deps deb image vdisk ## boot two machines of the VM image and a target through them, on emulated hardware (10 minutes; not part of make test)
 	EVERBOOT_LAB=1 EVERBOOT_IMAGE=$(CURDIR)/$(IMAGE).raw go test -count=1 -timeout 60m -v -run 'TestAppliance[CI]' ./internal/lab/fleet
 
