@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 
 	"everboot/internal/lab"
@@ -29,17 +30,23 @@ func main() {
 func run() int {
 	only := flag.String("peers", strings.Join(peers, ","), "TFTP servers to measure")
 	parts := flag.String("parts", "throughput,unpinned,loss,http,httpmove,moves", "what to measure; throughput keeps server and clients on processors of their own, unpinned does not")
-	rows := flag.String("rows", "", "measure the throughput of those loads only whose names have this in them")
+	rows := flag.String("rows", "", "measure the throughput of those loads only whose names match this, such as '^1 client$'")
+	flag.IntVar(&rounds, "rounds", rounds, "how often each is measured; the servers take turns, and the median counts")
 	binary := flag.String("binary", "bin/everboot", "the appliance")
 	flag.Parse()
+	which, err := regexp.Compile(*rows)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "tftpbench:", err)
+		return 2
+	}
 	list := strings.Split(*only, ",")
 	for _, part := range strings.Split(*parts, ",") {
 		var err error
 		switch part {
 		case "throughput":
-			err = throughput(list, *rows, true)
+			err = throughput(list, which, true)
 		case "unpinned":
-			err = throughput(list, *rows, false)
+			err = throughput(list, which, false)
 		case "loss":
 			err = loss(list)
 		case "http":

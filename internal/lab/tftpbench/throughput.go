@@ -6,8 +6,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,26 +18,26 @@ import (
 
 const (
 	clientAddresses = 64
-	// rounds of each measure; the servers take turns, so that a bad moment of the computer meets all. The median counts.
-	rounds = 3
 	// Pinned, the server has one processor and the clients have the other, as if they were two machines.
 	serverCPU, clientCPU = 0, 1
 )
+
+// rounds of each measure; the servers take turns, so that a bad moment of the computer meets all. The median counts.
+var rounds = 3
 
 // row is one kind of load.
 type row struct {
 	name          string
 	clients, each int
 	block, window int
-	rounds        int
 }
 
 var table = []row{
-	{"1 client", 1, 8, 1468, 0, rounds},
-	{"100 clients", 100, 1, 1468, 0, rounds},
-	{"1 client, windowsize 16", 1, 16, 1468, 16, rounds},
-	{"100 clients, windowsize 16", 100, 1, 1468, 16, rounds},
-	{"1,000 clients", 1000, 1, 1468, 0, 1},
+	{"1 client", 1, 8, 1468, 0},
+	{"100 clients", 100, 1, 1468, 0},
+	{"1 client, windowsize 16", 1, 16, 1468, 16},
+	{"100 clients, windowsize 16", 100, 1, 1468, 16},
+	{"1,000 clients", 1000, 1, 1468, 0},
 }
 
 // bed is a server's host and the clients'.
@@ -128,8 +128,8 @@ func median(list []float64) float64 {
 	return list[len(list)/2]
 }
 
-// throughput measures the rows of the table whose names have the part, with server and clients on processors of their own, or where the kernel puts them.
-func throughput(list []string, part string, pinned bool) error {
+// throughput measures the rows of the table that match, with server and clients on processors of their own, or where the kernel puts them.
+func throughput(list []string, which *regexp.Regexp, pinned bool) error {
 	return inLab(func(l *lab.Lab) error {
 		b, err := newBed(l, fileSize)
 		if err != nil {
@@ -146,7 +146,7 @@ func throughput(list []string, part string, pinned bool) error {
 		}
 		fmt.Println()
 		for _, r := range table {
-			if !strings.Contains(r.name, part) {
+			if !which.MatchString(r.name) {
 				continue
 			}
 			if err := b.row(list, r); err != nil {
@@ -160,7 +160,7 @@ func throughput(list []string, part string, pinned bool) error {
 // row measures one kind of load and prints what came of it.
 func (b *bed) row(list []string, r row) error {
 	got := make(map[string]*figures)
-	for range r.rounds {
+	for range rounds {
 		for _, peer := range list {
 			res, used, err := b.measure(peer, r, 240*time.Second, func() {})
 			if err != nil {
