@@ -75,11 +75,12 @@ func (o *owner) run(ctx context.Context) error {
 	w := newWaiter(o.socket.fd, o.s.inbox.event)
 	for !o.stop {
 		n := o.in.receive(o.socket)
+		if n == 0 && o.spins() {
+			n = w.spin(o)
+		}
 		if n == 0 && !o.s.inbox.full.Load() {
-			if !o.spins() || !w.spin() {
-				if err := w.sleep(o.sleep()); err != nil {
-					return err
-				}
+			if err := w.sleep(o.sleep()); err != nil {
+				return err
 			}
 			n = o.in.receive(o.socket)
 		}
