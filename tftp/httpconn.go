@@ -5,7 +5,10 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -13,6 +16,9 @@ const (
 	writeTimeout = 30 * time.Second
 	// writePiece is what the kernel is handed at once: 30 s for it allow 35 KB/s.
 	writePiece = 1 << 20
+	// unsent is how much more than is on its way the kernel takes of an answer. Without a bound (TCP_NOTSENT_LOWAT) it takes megabytes for each of many
+	// clients, more than a processor's cache has, and wakes us for each small piece that has gone.
+	unsent = 128 << 10
 )
 
 // patientListener gives each piece of an answer its own time-out, and takes no more connections than there are places. It is not
@@ -36,8 +42,16 @@ func (l patientListener) Accept() (net.Conn, error) {
 		<-l.places
 		return nil, err
 	}
+	boundUnsent(c)
 	told := l.opened(c)
 	return patientConn{c, sync.OnceFunc(func() { told(); <-l.places })}, nil
+}
+
+// boundUnsent bounds what the kernel takes before it can send it. A kernel that cannot is only slower.
+func boundUnsent(c syscall.Conn) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsent) })
+	}
 }
 
 type patientConn struct {
