@@ -23,9 +23,11 @@ type TFTPConfig struct {
 	Root    string `toml:"root"` // files served beside the built-in ones; wins over them
 	IPXE    string `toml:"ipxe"` // folder of iPXE's binaries
 	// Of TFTP alone; 0: the defaults of package tftp.
-	MaxTransfers int                `toml:"max_transfers"`
-	PerClient    int                `toml:"per_client"`
-	Subnets      []TFTPSubnetConfig `toml:"subnet"`
+	MaxTransfers int `toml:"max_transfers"`
+	PerClient    int `toml:"per_client"`
+	// EphemeralPorts gives each transfer a port of its own.
+	EphemeralPorts bool               `toml:"ephemeral_ports"`
+	Subnets        []TFTPSubnetConfig `toml:"subnet"`
 }
 
 // TFTPSubnetConfig bounds the block size of a subnet's targets, such as one behind a tunnel.
@@ -36,7 +38,7 @@ type TFTPSubnetConfig struct {
 
 // tftpConfig returns the server's configuration, without what joins it to the rest.
 func (c *Config) tftpConfig() tftp.Config {
-	cfg := tftp.Config{Listen: c.TFTP.Listen, MaxTransfers: c.TFTP.MaxTransfers, PerClient: c.TFTP.PerClient}
+	cfg := tftp.Config{Listen: c.TFTP.Listen, MaxTransfers: c.TFTP.MaxTransfers, PerClient: c.TFTP.PerClient, EphemeralPorts: c.TFTP.EphemeralPorts}
 	for _, s := range c.TFTP.Subnets {
 		cfg.Blocks = append(cfg.Blocks, tftp.BlockLimit{Network: s.Network, Block: s.BlockSize})
 	}

@@ -24,6 +24,8 @@ type client struct {
 	t      *testing.T
 	conn   *net.UDPConn
 	server *net.UDPAddr
+	// free: the first answer may come from any port but the one that was asked; all others come from there, and what is sent goes there.
+	free bool
 }
 
 // served is a server on a free port of 127.0.0.1. Clients at that address are probes to it, those at 127.0.0.2 are not.
@@ -148,7 +150,7 @@ func (c *client) raw(p []byte) {
 
 func (c *client) ack(block uint16) { c.raw([]byte{0, 4, byte(block >> 8), byte(block)}) }
 
-// receive returns the next answer, or nothing after patience. Every answer comes from the port that was asked.
+// receive returns the next answer, or nothing after patience. Every answer comes from the port that was asked, unless the client is free.
 func (c *client) receive(patience time.Duration) []byte {
 	c.t.Helper()
 	if err := c.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
@@ -159,7 +161,10 @@ func (c *client) receive(patience time.Duration) []byte {
 	if err != nil {
 		return nil
 	}
-	if from.Port != c.server.Port {
+	if c.free && from.Port != c.server.Port {
+		c.free, c.server = false, from
+	}
+	if c.free || from.Port != c.server.Port {
 		c.t.Errorf("answered from port %d", from.Port)
 	}
 	return buf[:n]

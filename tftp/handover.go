@@ -120,7 +120,7 @@ func (o *owner) record(b []byte, t *transfer) []byte {
 	terms := t.session.Terms()
 	return wire.AppendRecord(b, &wire.Record{
 		Number: t.number, Met: t.session.Met(), Client: t.ends.client(), Server: t.ends.server(), Digest: t.image.Digest(), Size: terms.Size, Block: terms.Block,
-		Window: terms.Window, Acked: t.session.Acked(), Request: t.raw,
+		Window: terms.Window, Acked: t.session.Acked(), Request: t.raw, Port: t.socket.port,
 	})
 }
 
@@ -326,7 +326,7 @@ func (o *owner) letGo(t *transfer) {
 		o.addShadow(&shadow{
 			record: wire.Record{
 				Number: t.number, Met: t.session.Met(), Client: t.ends.client(), Server: t.ends.server(), Digest: t.image.Digest(), Size: terms.Size,
-				Block: terms.Block, Window: terms.Window, Acked: t.session.Acked(), Request: t.raw,
+				Block: terms.Block, Window: terms.Window, Acked: t.session.Acked(), Request: t.raw, Port: t.socket.port,
 			},
 			request: t.request, image: t.image, heard: o.now,
 		})
@@ -358,12 +358,19 @@ func (o *owner) tryTake(s *shadow) {
 		s.taken = true
 		o.deny(t, OtherFile, wire.CodeOther, "the file differs on the appliance that took over: start again")
 	default:
-		o.take(s, t)
+		o.adopt(s, t)
 	}
 }
 
-func (o *owner) take(s *shadow, t *transfer) {
+func (o *owner) adopt(s *shadow, t *transfer) {
 	s.taken = true
+	if s.record.Port != 0 {
+		if err := o.move(t, s.record.Port); err != nil { // its client takes nothing from another port
+			o.s.log.Warn("tftp: a transfer cannot be taken over", "client", t.ends.client(), "err", err)
+			o.count(NoPort)
+			return
+		}
+	}
 	t.image, s.image = s.image, nil
 	t.session = wire.NewAdopted(s.request.Agree(s.record.Size, wire.Limits{Block: s.record.Block, Window: s.record.Window}), s.record.Acked, s.record.Met)
 	t.resumed = 1

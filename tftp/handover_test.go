@@ -23,7 +23,7 @@ type pair struct {
 	told int
 }
 
-func newPair(t *testing.T) *pair {
+func newPair(t *testing.T, cfg tftp.Config) *pair {
 	t.Helper()
 	free, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
@@ -31,13 +31,15 @@ func newPair(t *testing.T) *pair {
 	}
 	free.Close()
 	address, p := free.LocalAddr().(*net.UDPAddr), new(pair)
-	p.b = prepare(t, address, tftp.Config{Tell: func([]byte) {}})
-	p.a = prepare(t, address, tftp.Config{Tell: func(m []byte) {
+	cfg.Tell = func([]byte) {}
+	p.b = prepare(t, address, cfg)
+	cfg.Tell = func(m []byte) {
 		p.peer().PeerChanged("a", m)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.told++
-	}})
+	}
+	p.a = prepare(t, address, cfg)
 	p.a.start()
 	p.a.Own(floating)
 	return p
@@ -96,10 +98,17 @@ func (c *client) block(number uint16) []byte {
 }
 
 func TestTransferGoesOnElsewhere(t *testing.T) {
-	p := newPair(t)
+	for name, own := range map[string]bool{"from the port of all": false, "from its own port": true} {
+		t.Run(name, func(t *testing.T) { goesOnElsewhere(t, own) })
+	}
+}
+
+func goesOnElsewhere(t *testing.T, own bool) {
+	p := newPair(t, tftp.Config{EphemeralPorts: own})
 	want := p.a.write("file", 100*512+7)
 	p.b.write("file", len(want))
 	w := p.a.dial(2)
+	w.free = own
 	w.send(1, "file", "octet")
 	var got []byte
 	for n := range uint16(30) {
@@ -129,7 +138,7 @@ func TestOtherFile(t *testing.T) {
 		"the file differs on the appliance that took over: start again": func(path string) error { return os.WriteFile(path, make([]byte, 9000), 0o644) },
 		"file not found on the appliance that took over":                os.Remove,
 	} {
-		p := newPair(t)
+		p := newPair(t, tftp.Config{})
 		p.a.write("file", 9000)
 		p.b.write("file", 9000)
 		if err := change(filepath.Join(p.b.root, "file")); err != nil {
@@ -154,7 +163,7 @@ func TestOtherFile(t *testing.T) {
 
 // TestThereAndBack: an address that comes back brings its transfers, as far as they are by then.
 func TestThereAndBack(t *testing.T) {
-	p := newPair(t)
+	p := newPair(t, tftp.Config{})
 	want := p.a.write("file", 20*512+7)
 	w := p.a.dial(2)
 	w.send(1, "file", "octet")
@@ -179,7 +188,7 @@ func TestThereAndBack(t *testing.T) {
 
 // TestWhole: what a peer that was away is told at once.
 func TestWhole(t *testing.T) {
-	p := newPair(t)
+	p := newPair(t, tftp.Config{})
 	want := p.a.write("file", 3*512+7)
 	p.b.write("file", len(want))
 	w := p.a.dial(2)

@@ -28,6 +28,9 @@ import (
 // and the root.
 const envServe = "EVERBOOT_TFTP_TEST_SERVE"
 
+// envEphemeral makes that server answer each transfer from a port of its own.
+const envEphemeral = "EVERBOOT_TFTP_TEST_EPHEMERAL"
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(envServe); dir != "" {
 		if err := serveDir(dir); err != nil {
@@ -58,7 +61,7 @@ func serveDir(dir string) error {
 		return err
 	}
 	events := func(e site.Event) { fmt.Println("event", e.What, e.MAC, e.Detail) }
-	server, err := tftp.NewServer(tftp.Config{}, files, events, log)
+	server, err := tftp.NewServer(tftp.Config{EphemeralPorts: os.Getenv(envEphemeral) != ""}, files, events, log)
 	if err != nil {
 		return err
 	}
@@ -123,13 +126,13 @@ func (b *bed) publish(t *testing.T) {
 	}
 }
 
-func (b *bed) start(t *testing.T) {
+func (b *bed) start(t *testing.T, env ...string) {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.process = b.server.StartWith(lab.Settings{Env: []string{envServe + "=" + b.dir}}, "boot", exe)
+	b.process = b.server.StartWith(lab.Settings{Env: append(env, envServe+"="+b.dir)}, "boot", exe)
 	b.expect(t, "^ready$")
 }
 
@@ -220,6 +223,36 @@ func TestClientsFetchTheRightBytes(t *testing.T) {
 		bad += counts.TFTP.Finished[result]
 	}
 	if c := counts.TFTP; c.Finished["complete"] != 30 || c.Dropped["not_found"] != 1 || bad+c.Dropped["malformed"] != 0 || c.Active != 0 {
+		t.Errorf("counters: %+v", c)
+	}
+}
+
+// TestClientsOfEphemeralPorts: the clients of others take a transfer from a port of its own, over IPv4 and IPv6.
+func TestClientsOfEphemeralPorts(t *testing.T) {
+	b := newBed(t)
+	lab.Need(t, "tftp", "atftp", "busybox", "curl", "tshark")
+	want := b.write(t, "odd.bin", 512*300+1)
+	b.start(t, envEphemeral+"=1")
+	b.lan.Capture("ports")
+	for _, address := range []string{"198.18.0.10", "2001:db8::10"} {
+		if got, err := lab.TFTPGet(b.client, address, "odd.bin"); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("tftp-hpa from %s: %d bytes of %d, %v", address, len(got), len(want), err)
+		}
+	}
+	for client, argv := range map[string][]string{
+		"busybox":       {"busybox", "tftp", "-g", "-b", "1468", "-r", "odd.bin", "-l", "OUT", "198.18.0.10"},
+		"atftp":         {"atftp", "--get", "-r", "odd.bin", "-l", "OUT", "198.18.0.10"},
+		"atftp windows": {"atftp", "--option", "blksize 1428", "--option", "windowsize 16", "--get", "-r", "odd.bin", "-l", "OUT", "198.18.0.10"},
+		"curl":          {"curl", "-sSf", "-o", "OUT", "tftp://[2001:db8::10]/odd.bin"},
+	} {
+		if got, err := fetch(t, b.client, argv); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes of %d, %v", client, len(got), len(want), err)
+		}
+	}
+	if answers, err := b.lan.Decoded("udp.srcport == 69", "udp.dstport"); err != nil || len(answers) != 0 {
+		t.Errorf("%d answers from port 69: %v", len(answers), err)
+	}
+	if c := b.stop(t).TFTP; c.Finished["complete"] != 6 || c.Active != 0 || c.Dropped["stray"] != 0 {
 		t.Errorf("counters: %+v", c)
 	}
 }

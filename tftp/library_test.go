@@ -24,9 +24,14 @@ func idleOwner(t *testing.T) (*owner, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := newOwner(s, &socket{fd: -1})
+	own, err := newPortSet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := newOwner(s, &socket{fd: -1}, own)
 	t.Cleanup(func() {
 		o.drop()
+		own.closeAll()
 		s.inbox.close()
 		files.Close()
 	})

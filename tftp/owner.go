@@ -25,7 +25,8 @@ const (
 // owner leads all transfers. Everything in it belongs to the goroutine of run.
 type owner struct {
 	s      *Server
-	socket *socket
+	socket *socket // where requests come to
+	ports  *portSet
 	in     *receiver
 	out    *sender
 	lib    *library
@@ -40,9 +41,9 @@ type owner struct {
 	lockstep bool
 }
 
-func newOwner(s *Server, socket *socket) *owner {
+func newOwner(s *Server, socket *socket, own *portSet) *owner {
 	o := &owner{
-		s: s, socket: socket, in: newReceiver(), out: new(sender), lib: newLibrary(s.files),
+		s: s, socket: socket, ports: own, in: newReceiver(), out: new(sender), lib: newLibrary(s.files),
 		table: newTable(s.cfg.MaxTransfers, s.cfg.PerClient), hand: newHandover(), epoch: time.Now(), jobs: make(chan func(), openQueue),
 	}
 	o.lib.digested = func(i *image) { s.inbox.call(func(o *owner) { o.digested(i) }) }
@@ -72,7 +73,7 @@ func (o *owner) start(ctx context.Context) *sync.WaitGroup {
 func (o *owner) run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { o.s.inbox.call(func(o *owner) { o.stop = true }) })()
 	defer o.drop()
-	w := newWaiter(o.socket.fd, o.s.inbox.event)
+	w := newWaiter(o.socket.fd, o.s.inbox.event, o.ports.epoll)
 	for !o.stop {
 		n := o.in.receive(o.socket)
 		if n == 0 && o.spins() {
@@ -90,9 +91,11 @@ func (o *owner) run(ctx context.Context) error {
 				call(o)
 			}
 		}
-		for i := range n {
-			a := o.in.at(i, o.socket.six)
-			o.arrived(&a)
+		o.take(o.socket, n)
+		for _, own := range o.ports.ready() {
+			if own.fd >= 0 { // its transfer may have ended a moment ago
+				o.take(own, o.in.receive(own))
+			}
 		}
 		o.ticks()
 		o.share()
@@ -105,10 +108,18 @@ func (o *owner) run(ctx context.Context) error {
 	return nil
 }
 
+// take takes the datagrams of the last receive, from a socket.
+func (o *owner) take(from *socket, n int) {
+	for i := range n {
+		a := o.in.at(i, from.six)
+		o.arrived(from, &a)
+	}
+}
+
 // arrived is one datagram. ACKs come first: they are nearly all.
-func (o *owner) arrived(a *arrival) {
+func (o *owner) arrived(from *socket, a *arrival) {
 	if block, ok := wire.ParseAck(a.payload); ok {
-		if t := o.table.byEnds[a.ends]; t != nil && t.image != nil {
+		if t := o.table.byEnds[a.ends]; t != nil && t.image != nil && t.socket == from {
 			o.acked(t, block)
 			return
 		}
@@ -121,7 +132,9 @@ func (o *owner) arrived(a *arrival) {
 	case a.cut:
 		o.count(Malformed)
 	case wire.ParseOpcode(a.payload) == wire.OpError:
-		o.refused(a)
+		o.refused(from, a)
+	case from != o.socket: // requests are for the port of all
+		o.count(Stray)
 	default:
 		o.request(a)
 	}
@@ -136,10 +149,10 @@ func (o *owner) acked(t *transfer, block uint16) {
 }
 
 // refused is an ERROR. Nobody answers one (RFC 1350 §7).
-func (o *owner) refused(a *arrival) {
+func (o *owner) refused(from *socket, a *arrival) {
 	t := o.table.byEnds[a.ends]
 	code, text, ok := wire.ParseError(a.payload)
-	if !ok || t == nil || t.image == nil {
+	if !ok || t == nil || t.image == nil || t.socket != from {
 		o.count(Stray)
 		return
 	}
@@ -268,6 +281,13 @@ func (o *owner) accept(t *transfer) {
 		o.count(Evicted)
 		o.remove(who)
 	}
+	if o.s.cfg.EphemeralPorts && !t.probe {
+		if err := o.move(t, 0); err != nil {
+			o.s.log.Warn("tftp: no port for a transfer", "client", t.ends.client(), "err", err)
+			o.deny(t, NoPort, wire.CodeOther, "no free port, try again")
+			return
+		}
+	}
 	client := t.ends.client().Addr()
 	t.limits = wire.Limits{Block: o.s.cfg.block(client), Window: DefaultWindow}
 	o.enter(t)
@@ -280,6 +300,15 @@ func (o *owner) accept(t *transfer) {
 		o.count(Busy)
 		o.remove(t)
 	})
+}
+
+// move gives a transfer a port of its own; 0: any.
+func (o *owner) move(t *transfer, port uint16) error {
+	s, err := o.ports.open(&t.ends, port)
+	if err == nil {
+		t.socket, t.route = s, newRoute(&t.ends, s.six)
+	}
+	return err
 }
 
 // enter puts a transfer into the table.
@@ -310,8 +339,8 @@ func (o *owner) opened(t *transfer, i *image, err error) {
 		reason, code, text := wireError(err)
 		o.s.log.Debug("tftp: no such file", "client", t.ends.client(), "file", t.request.Name, "err", err)
 		o.s.tell(&t.ends, "no file "+plain(t.request.Name))
-		o.remove(t)
 		o.deny(t, reason, code, text)
+		o.remove(t)
 	default:
 		t.image = i
 		t.session = wire.NewSession(t.request.Agree(int64(len(i.data)), t.limits))
@@ -358,6 +387,10 @@ func (o *owner) remove(t *transfer) {
 		o.s.stats.resent.Add(t.session.Resent())
 		o.out.flush() // it may point into the image
 		o.lib.release(t.image)
+	}
+	if t.socket != o.socket {
+		o.out.flush()
+		o.ports.close(t.socket)
 	}
 }
 

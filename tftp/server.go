@@ -33,11 +33,12 @@ type BlockLimit struct {
 
 // Config of a TFTP server. The zero Config means the defaults.
 type Config struct {
-	Listen       string       // address and port; empty: DefaultListen. Without an address both IPv4 and IPv6 are served.
-	MaxTransfers int          // at once; 0: DefaultMaxTransfers
-	PerClient    int          // of them, from one address; 0: DefaultPerClient
-	MTU          int          // of the targets' interface; 0: DefaultMTU. Blocks never need fragments.
-	Blocks       []BlockLimit // the first that matches a client counts
+	Listen         string       // address and port; empty: DefaultListen. Without an address both IPv4 and IPv6 are served.
+	MaxTransfers   int          // at once; 0: DefaultMaxTransfers
+	PerClient      int          // of them, from one address; 0: DefaultPerClient
+	MTU            int          // of the targets' interface; 0: DefaultMTU. Blocks never need fragments.
+	EphemeralPorts bool         // each transfer has a port of its own, as RFC 1350 §4 has it, rather than that of Listen
+	Blocks         []BlockLimit // the first that matches a client counts
 	// Who tells which target has an address, for events; it may be nil. The zero MAC means that nobody knows.
 	Who func(netip.Addr) site.MAC
 	// Tell tells other appliances of transfers at floating addresses, so that one of them can lead them on; nil: there are none. It must not
@@ -103,8 +104,8 @@ func (c Config) block(client netip.Addr) int {
 // Headers before a TFTP packet, in bytes.
 const ipHeader, ip6Header, udpHeader = 20, 40, 8
 
-// Server is a TFTP server. All transfers use its one socket, so that their packets come from port 69, which other servers' do not: such
-// transfers pass address translations and load balancers, and another appliance can lead them to their end.
+// Server is a TFTP server. Unless Config.EphemeralPorts says otherwise all transfers use its one socket, so that their packets come from port 69, which other
+// servers' do not: such transfers pass address translations and load balancers. Another appliance can lead them to their end in both cases.
 type Server struct {
 	cfg    Config
 	files  *Files
@@ -161,7 +162,12 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	o := newOwner(s, socket)
+	own, err := newPortSet()
+	if err != nil {
+		return fmt.Errorf("tftp: %w", err)
+	}
+	defer own.closeAll()
+	o := newOwner(s, socket, own)
 	helpers := o.start(ctx)
 	close(s.ready)
 	err = o.run(ctx)

@@ -20,6 +20,9 @@ type socket struct {
 	fd  int
 	six bool // of IPv6; IPv4 addresses are mapped into its, if it is of both
 	all bool // of both
+	// port is the transfer's own; 0: it is the one that all requests come to.
+	port   uint16
+	buffer int // bytes for what is received, and for what is sent
 }
 
 // openSocket listens at an address.
@@ -33,7 +36,7 @@ func openSocket(addr *net.UDPAddr) (*socket, error) {
 
 // listenUDP listens at every address of both protocols unless one is named. Where the kernel has no IPv6, that is every one of IPv4.
 func listenUDP(addr *net.UDPAddr) (*socket, error) {
-	s := &socket{all: addr.IP == nil}
+	s := &socket{all: addr.IP == nil, buffer: socketBuffer}
 	s.six = s.all || addr.IP.To4() == nil
 	err := s.create()
 	if s.all && errors.Is(err, unix.EAFNOSUPPORT) {
@@ -62,8 +65,8 @@ func (s *socket) create() (err error) {
 
 func (s *socket) prepare() error {
 	for _, o := range []struct{ forced, plain int }{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
-		if unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, o.forced, socketBuffer) != nil { // needs CAP_NET_ADMIN
-			_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, o.plain, socketBuffer) // the host's limit is what there is
+		if unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, o.forced, s.buffer) != nil { // needs CAP_NET_ADMIN
+			_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, o.plain, s.buffer) // the host's limit is what there is
 		}
 	}
 	var errs []error
@@ -85,16 +88,22 @@ func (s *socket) prepare() error {
 }
 
 func (s *socket) bind(addr *net.UDPAddr) error {
+	var zone uint32
+	if link, err := net.InterfaceByName(addr.Zone); err == nil {
+		zone = uint32(link.Index)
+	}
+	return s.bindIn(addr, zone)
+}
+
+// bindIn binds to an address; zone is the link that a link-local one is of.
+func (s *socket) bindIn(addr *net.UDPAddr, zone uint32) error {
 	if !s.six {
 		to := &unix.SockaddrInet4{Port: addr.Port}
 		copy(to.Addr[:], addr.IP.To4())
 		return os.NewSyscallError("bind", unix.Bind(s.fd, to))
 	}
-	to := &unix.SockaddrInet6{Port: addr.Port}
+	to := &unix.SockaddrInet6{Port: addr.Port, ZoneId: zone}
 	copy(to.Addr[:], addr.IP)
-	if link, err := net.InterfaceByName(addr.Zone); err == nil {
-		to.ZoneId = uint32(link.Index)
-	}
 	return os.NewSyscallError("bind", unix.Bind(s.fd, to))
 }
 

@@ -26,13 +26,14 @@ const (
 	OtherFile                 // taken over from an appliance whose file is another one
 	NoFile                    // taken over, and this appliance has no such file
 	BadPeer                   // a message of a peer that cannot be read, or more than we keep
+	NoPort                    // no port of its own could be opened, or not the one by which its client knows it
 	LetGo                     // its address went to another appliance, which leads it on
 	reasons
 )
 
 var reasonNames = [reasons]string{
 	"malformed", "write", "unknown_mode", "bad_name", "not_found", "not_readable", "refused", "busy", "stray", "group", "evicted", "superseded",
-	"other_file", "no_file", "bad_peer", "let_go",
+	"other_file", "no_file", "bad_peer", "no_port", "let_go",
 }
 
 // String returns the reason as metrics name it.

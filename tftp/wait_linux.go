@@ -27,12 +27,12 @@ const (
 
 // waiter waits until there is something to read.
 type waiter struct {
-	fds    [2]unix.PollFd // the socket, and the inbox
+	fds    [3]unix.PollFd // the socket, the inbox, and the transfers' own ports
 	polite time.Time      // until then it does not spin
 }
 
-func newWaiter(socket, inbox int) *waiter {
-	return &waiter{fds: [2]unix.PollFd{{Fd: int32(socket), Events: unix.POLLIN}, {Fd: int32(inbox), Events: unix.POLLIN}}}
+func newWaiter(socket, inbox, ports int) *waiter {
+	return &waiter{fds: [3]unix.PollFd{{Fd: int32(socket), Events: unix.POLLIN}, {Fd: int32(inbox), Events: unix.POLLIN}, {Fd: int32(ports), Events: unix.POLLIN}}}
 }
 
 // sleep waits in the kernel, in whole milliseconds, rounded up. EINTR is no error.
@@ -77,7 +77,7 @@ func (o *owner) gathers(n int) bool {
 
 // spins tells whether the next packet is likely to come before a sleep could begin and end: the last one was from a client in lockstep.
 func (o *owner) spins() bool {
-	spins := o.lockstep && len(o.table.byEnds) <= spinMost
+	spins := o.lockstep && len(o.ports.byFD) == 0 && len(o.table.byEnds) <= spinMost
 	o.lockstep = false
 	return spins
 }

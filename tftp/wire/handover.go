@@ -31,9 +31,16 @@ const (
 	// recordSize is a record without its request, and its length before it.
 	recordSize = 4 + 1 + 16 + 2 + 16 + 16 + 8 + 4 + 2 + 4
 	// MaxRecord is the longest record, in bytes.
-	MaxRecord    = 2 + recordSize + MaxRequest
+	MaxRecord    = 2 + recordSize + portSize + MaxRequest
+	portSize     = 2
 	progressSize = 8
 	numberSize   = 4
+)
+
+// The flags of a record.
+const (
+	recordMet  = 1 << 0 // Met
+	recordPort = 1 << 1 // 2 bytes of Port come before the request
 )
 
 // Record is what another appliance must know of a transfer to lead it on.
@@ -48,6 +55,7 @@ type Record struct {
 	Window  int
 	Acked   uint64
 	Request []byte // the packet by which the client asked
+	Port    uint16 // that it is sent from; 0: the one that the request came to
 }
 
 // Progress is how far a transfer is.
@@ -67,20 +75,26 @@ func AppendRecord(b []byte, r *Record) []byte {
 	if len(r.Request) > MaxRequest {
 		return b
 	}
-	b = binary.BigEndian.AppendUint16(b, uint16(recordSize+len(r.Request)))
-	b = binary.BigEndian.AppendUint32(b, r.Number)
-	met := byte(0)
+	size, flags := recordSize+len(r.Request), byte(0)
 	if r.Met {
-		met = 1
+		flags |= recordMet
 	}
+	if r.Port != 0 {
+		size, flags = size+portSize, flags|recordPort
+	}
+	b = binary.BigEndian.AppendUint16(b, uint16(size))
+	b = binary.BigEndian.AppendUint32(b, r.Number)
 	client, server := r.Client.Addr().As16(), r.Server.As16()
-	b = append(append(b, met), client[:]...)
+	b = append(append(b, flags), client[:]...)
 	b = binary.BigEndian.AppendUint16(b, r.Client.Port())
 	b = append(append(b, server[:]...), r.Digest[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Size))
 	b = binary.BigEndian.AppendUint32(b, uint32(r.Block))
 	b = binary.BigEndian.AppendUint16(b, uint16(r.Window))
 	b = binary.BigEndian.AppendUint32(b, uint32(r.Acked))
+	if r.Port != 0 {
+		b = binary.BigEndian.AppendUint16(b, r.Port)
+	}
 	return append(b, r.Request...)
 }
 
@@ -134,16 +148,26 @@ func ParseHandover(b []byte) (h Handover, err error) {
 }
 
 func parseRecord(b []byte) (r Record, ok bool) {
-	if len(b) < recordSize || len(b) > recordSize+MaxRequest {
+	if len(b) < recordSize {
 		return r, false
 	}
-	r.Number, r.Met = binary.BigEndian.Uint32(b), b[4] != 0
+	r.Number, r.Met = binary.BigEndian.Uint32(b), b[4]&recordMet != 0
 	r.Client = netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[5:21])).Unmap(), binary.BigEndian.Uint16(b[21:]))
 	r.Server = netip.AddrFrom16([16]byte(b[23:39])).Unmap()
 	r.Digest = Digest(b[39:55])
 	r.Size = int64(binary.BigEndian.Uint64(b[55:]))
 	r.Block, r.Window = int(binary.BigEndian.Uint32(b[63:])), int(binary.BigEndian.Uint16(b[67:]))
 	r.Acked = uint64(binary.BigEndian.Uint32(b[69:]))
-	r.Request = append([]byte(nil), b[recordSize:]...)
+	request := b[recordSize:]
+	if b[4]&recordPort != 0 {
+		if len(request) < portSize {
+			return r, false
+		}
+		r.Port, request = binary.BigEndian.Uint16(request), request[portSize:]
+	}
+	if len(request) > MaxRequest {
+		return r, false
+	}
+	r.Request = append([]byte(nil), request...)
 	return r, r.Size >= 0 && r.Block >= MinBlock && r.Block <= MaxBlock && r.Window >= 1 && r.Digest.Known() && r.Client.Port() != 0
 }

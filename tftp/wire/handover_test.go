@@ -18,6 +18,7 @@ func TestHandoverComesBackAsItWas(t *testing.T) {
 	six := exampleRecord()
 	six.Client, six.Server, six.Met = netip.MustParseAddrPort("[2001:db8::51]:2070"), netip.MustParseAddr("2001:db8::10"), false
 	four := exampleRecord()
+	six.Port = 51000
 	opened := AppendRecord(AppendRecord(AppendHandover(nil, HandoverOpened), &four), &six)
 	progress := AppendProgress(AppendProgress(AppendHandover(nil, HandoverProgress), Progress{7, 2001}), Progress{8, 1 << 31})
 	closed := AppendClosed(AppendHandover(nil, HandoverClosed), 7)
@@ -41,10 +42,15 @@ func TestHandoverComesBackAsItWas(t *testing.T) {
 func TestMalformedHandover(t *testing.T) {
 	r := exampleRecord()
 	whole := AppendRecord(AppendHandover(nil, HandoverOpened), &r)
+	ported := exampleRecord()
+	ported.Port, ported.Request = 51000, nil
+	own := AppendRecord(AppendHandover(nil, HandoverOpened), &ported)
+	own[3]-- // its length, without the last byte of the port
 	unknown := exampleRecord()
 	unknown.Digest = Digest{}
 	for _, b := range [][]byte{
 		nil, {1}, {2, 1}, {1, 9}, whole[:len(whole)-1], whole[:3], AppendRecord(AppendHandover(nil, HandoverOpened), &unknown), {1, 1, 0, 1, 0},
+		own[:len(own)-len(ported.Request)-1],
 	} {
 		if h, err := ParseHandover(b); !errors.Is(err, ErrHandover) {
 			t.Errorf("%x: %+v, %v", b, h, err)
