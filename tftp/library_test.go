@@ -52,7 +52,7 @@ func TestColdFileCutShort(t *testing.T) {
 	if err := os.Truncate(path, 1000); err != nil {
 		t.Fatal(err)
 	}
-	tr := &transfer{image: i, session: wire.NewAdopted(wire.Terms{Size: i.stamp.size, Block: 1024, Window: 4}, 1024, true)}
+	tr := &transfer{socket: o.socket, image: i, session: wire.NewAdopted(wire.Terms{Size: i.stamp.size, Block: 1024, Window: 4}, 1024, true)}
 	o.enter(tr)
 	o.act(tr, tr.session.Step(0, wire.Event{Kind: wire.Adopted}))
 	due := tr.session.Deadline()
