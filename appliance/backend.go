@@ -213,6 +213,9 @@ func (w *worker) macAt(addr netip.Addr) site.MAC {
 	if d, ok := w.builder.View().DeviceAt(addr); ok {
 		return d.MAC
 	}
+	if w.dhcp6 != nil && addr.Is6() {
+		return w.dhcp6.Holder(addr)
+	}
 	if w.dhcp != nil {
 		if l, ok := w.dhcp.LeaseAt(addr); ok && l.Live() {
 			return l.MAC

@@ -134,6 +134,10 @@ func (b *builder) probed(ctx context.Context, name string, c site.Check) {
 			s.seen.Boot.TFTP = c
 		case checkBootHTTP:
 			s.seen.Boot.HTTP = c
+		case checkBootTFTP6:
+			s.seen.Boot.TFTP6 = c
+		case checkBootHTTP6:
+			s.seen.Boot.HTTP6 = c
 		default:
 			if streamer, ok := health.StreamerOf(name); ok {
 				s.seen.Streamers = maps.Clone(s.seen.Streamers)

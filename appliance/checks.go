@@ -19,6 +19,8 @@ import (
 const (
 	checkBootTFTP    = "boot/tftp"
 	checkBootHTTP    = "boot/http"
+	checkBootTFTP6   = "boot/tftp6"
+	checkBootHTTP6   = "boot/http6"
 	checkOwnTFTP     = "own/tftp"
 	checkOwnHTTP     = "own/http"
 	checkOwnDirector = "own/director"
@@ -69,6 +71,9 @@ func (w *worker) bootChecks() []health.Check {
 	boot := site.BootAddress(w.cfg.VIP.Addresses, w.own)
 	tftpPort, httpPort := port(w.cfg.TFTP.Listen), port(w.cfg.HTTP.Listen)
 	checks := []health.Check{health.BootTFTP(checkBootTFTP, boot, tftpPort), health.BootHTTP(checkBootHTTP, boot, httpPort)}
+	if w.boot6.IsValid() {
+		checks = append(checks, health.BootTFTP(checkBootTFTP6, w.boot6, tftpPort), health.BootHTTP(checkBootHTTP6, w.boot6, httpPort))
+	}
 	var own []health.Check
 	if at, ok := w.ownHost(w.cfg.TFTP.Listen); ok && w.cfg.TFTP.Enabled {
 		own = append(own, health.BootTFTP(checkOwnTFTP, at, tftpPort))

@@ -60,6 +60,7 @@ type DeviceConfig struct {
 	MAC        site.MAC      `toml:"mac"`
 	Name       string        `toml:"name"`
 	Address    netip.Addr    `toml:"address"`
+	Address6   netip.Addr    `toml:"address6"`
 	ClientID   site.ClientID `toml:"client_id"`
 	Collection string        `toml:"collection"`
 	VDisk      string        `toml:"vdisk"`

@@ -62,17 +62,23 @@ func (c *Config) checkDHCP() error {
 			}
 		}
 	}
+	if c.serves6() {
+		return c.dhcp6Config(nil).Validate()
+	}
 	return nil
 }
 
 func (s SubnetConfig) check() error {
-	if !s.Network.IsValid() || !s.Network.Addr().Is4() || s.Network != s.Network.Masked() {
-		return fmt.Errorf("dhcp.subnet network %q: use an IPv4 network such as \"198.18.0.0/24\"", s.Network)
+	if !s.Network.IsValid() || s.Network != s.Network.Masked() {
+		return fmt.Errorf("dhcp.subnet network %q: use a network such as \"198.18.0.0/24\" or \"2001:db8::/64\"", s.Network)
 	}
 	for _, r := range append(append([]AddrRange{s.Range}, s.Ranges...), s.Exclude...) {
 		if !r.IsZero() && (!s.Network.Contains(r.First) || !s.Network.Contains(r.Last)) {
 			return fmt.Errorf("dhcp.subnet %s: range %s is not inside the network", s.Network, r)
 		}
+	}
+	if s.Router.IsValid() && s.is6() {
+		return fmt.Errorf("dhcp.subnet %s: leave the router out: over IPv6 it advertises itself", s.Network)
 	}
 	if s.Router.IsValid() && !s.Network.Contains(s.Router) {
 		return fmt.Errorf("dhcp.subnet %s: router %s is not inside the network", s.Network, s.Router)
@@ -90,6 +96,9 @@ func pairs(list []AddrRange) (out [][2]netip.Addr) {
 func (c *Config) dhcpConfig(own netip.Addr) dhcp.Config {
 	d := dhcp.Config{Interface: c.Interface, ServerAddress: own, Peers: c.Peers.Addresses, LeaseFile: filepath.Join(c.State, "leases.db")}
 	for _, s := range c.DHCP.Subnets {
+		if s.is6() {
+			continue
+		}
 		d.Subnets = append(d.Subnets, dhcp.Subnet{
 			Network: s.Network, Range: [2]netip.Addr{s.Range.First, s.Range.Last}, Ranges: pairs(s.Ranges), Exclude: pairs(s.Exclude),
 			Router: s.Router, DNS: s.DNS, Lease: time.Duration(s.Lease),
@@ -105,7 +114,7 @@ func (c *Config) dhcpConfig(own netip.Addr) dhcp.Config {
 
 func (w *worker) openDHCP() (err error) {
 	if w.cfg.DHCP.RA {
-		w.advertiser = ra.NewAdvertiser(w.cfg.Interface, w.log.With("room", "dhcp"))
+		w.advertiser = ra.NewAdvertiser(w.cfg.Interface, w.cfg.link6(), w.log.With("room", "dhcp"))
 	}
 	switch w.cfg.DHCP.Mode {
 	case "proxy":
@@ -113,6 +122,9 @@ func (w *worker) openDHCP() (err error) {
 		return err
 	case "off":
 		return nil
+	}
+	if err := w.openDHCP6(); err != nil || !w.cfg.serves4() {
+		return err
 	}
 	cfg := w.cfg.dhcpConfig(w.own)
 	if w.cfg.Peers.shares() {

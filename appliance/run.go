@@ -147,7 +147,10 @@ func (c *Config) checkHost() []error {
 			add(tryListen("the peer channel", net.JoinHostPort(own.String(), strconv.Itoa(peers.DefaultPort)), "stop it"))
 		}
 	}
-	if c.DHCP.Mode == "server" && own.IsValid() {
+	if c.serves6() {
+		add(c.checkDHCP6()...)
+	}
+	if c.serves4() && own.IsValid() {
 		content := c.Content()
 		add(dhcp.Check(c.dhcpConfig(own), site.Merge(site.Empty(c.Site, ""), &content, site.Registry{}, site.Observed{}, time.Time{}))...)
 	}

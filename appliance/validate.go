@@ -100,19 +100,21 @@ func (c *Config) checkSite() error {
 			return fmt.Errorf("%s: its client_id %s is also that of %s", label, d.ClientID, other)
 		}
 		clients[d.ClientID] = label
-		if !d.Address.IsValid() {
-			continue
-		}
-		if other, taken := addresses[d.Address]; taken {
-			return fmt.Errorf("%s: its address %s is also that of %s", label, d.Address, other)
-		}
-		addresses[d.Address] = label
-		inSubnet := slices.ContainsFunc(c.DHCP.Subnets, func(s SubnetConfig) bool { return s.Network.Contains(d.Address) })
-		if c.DHCP.Mode == "server" && !inSubnet {
-			return fmt.Errorf("%s: its address %s is in no [[dhcp.subnet]]", label, d.Address)
-		}
-		if slices.ContainsFunc(c.VIP.Addresses, func(p netip.Prefix) bool { return p.Addr() == d.Address }) {
-			return fmt.Errorf("%s: its address %s is the VIP", label, d.Address)
+		for _, a := range []netip.Addr{d.Address, d.Address6} {
+			if !a.IsValid() {
+				continue
+			}
+			if other, taken := addresses[a]; taken {
+				return fmt.Errorf("%s: its address %s is also that of %s", label, a, other)
+			}
+			addresses[a] = label
+			inSubnet := slices.ContainsFunc(c.DHCP.Subnets, func(s SubnetConfig) bool { return s.Network.Contains(a) })
+			if c.DHCP.Mode == "server" && !inSubnet {
+				return fmt.Errorf("%s: its address %s is in no [[dhcp.subnet]]", label, a)
+			}
+			if slices.Contains(c.VIP.floating(), a) {
+				return fmt.Errorf("%s: its address %s is the VIP", label, a)
+			}
 		}
 	}
 	for i, col := range content.Collections {

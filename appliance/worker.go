@@ -18,6 +18,7 @@ import (
 	"everboot/appliance/web"
 	"everboot/dhcp"
 	"everboot/dhcp/ra"
+	"everboot/dhcp/v6"
 	"everboot/health"
 	"everboot/site"
 	"everboot/site/consul"
@@ -62,6 +63,7 @@ type worker struct {
 	log     *slog.Logger
 	started time.Time
 	own     netip.Addr
+	boot6   netip.Addr // where targets boot from over IPv6; zero: they do not
 
 	shares      map[peers.Topic]peers.Share // filled by the rooms as they open
 	keeper      *keep.Keeper
@@ -78,6 +80,7 @@ type worker struct {
 	vips       []*vip.Router // all
 	heard      *vip.Heard    // what the routers were told by others, on disk; nil: they do not authenticate
 	dhcp       *dhcp.Server
+	dhcp6      *v6.Server
 	proxy      *dhcp.Proxy
 	advertiser *ra.Advertiser
 	files      *tftp.Files
@@ -114,6 +117,7 @@ func newWorker(cfg *Config, opts WorkerOptions) (*worker, error) {
 	if w.own, err = cfg.OwnAddress(); err != nil {
 		return nil, err
 	}
+	w.boot6 = cfg.bootAddress6()
 	if w.builder, err = newBuilder(cfg, w.observed(), w.log.With("room", "site"), time.Now); err != nil {
 		return nil, err
 	}
@@ -131,6 +135,7 @@ func (w *worker) observed() site.Observed {
 	seen := site.Observed{
 		Boot: site.BootService{
 			Address: site.BootAddress(w.cfg.VIP.Addresses, w.own), HTTPPort: port(w.cfg.HTTP.Listen), Lacks: w.lacks(),
+			Address6: w.boot6,
 		},
 		Appliances: []site.Appliance{{Name: w.cfg.Node, Address: w.own}},
 	}
@@ -224,6 +229,9 @@ func (w *worker) tasks() []task {
 	}
 	if w.dhcp != nil {
 		list = append(list, w.dhcp)
+	}
+	if w.dhcp6 != nil {
+		list = append(list, w.dhcp6)
 	}
 	if w.proxy != nil {
 		list = append(list, w.proxy)

@@ -96,8 +96,8 @@ func Reasons() []Reason { return slices.Sorted(maps.Keys(reasonText)) }
 type Decision struct {
 	At      time.Time   `json:"at"`
 	MAC     site.MAC    `json:"mac"`
-	Message string      `json:"message"` // discover, request, release, decline, inform
-	Answer  string      `json:"answer"`  // offer, ack, nak, or empty: silence
+	Message string      `json:"message"` // discover, request, release, decline, inform; of DHCPv6 v6-solicit, v6-request, …
+	Answer  string      `json:"answer"`  // offer, ack, nak, v6-advertise, v6-reply, or empty: silence
 	Reason  Reason      `json:"reason"`
 	Address netip.Addr  `json:"address,omitzero"` // given, or asked for
 	Client  site.Client `json:"client,omitempty"`

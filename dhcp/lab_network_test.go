@@ -68,7 +68,7 @@ func serve(text string) error {
 		fmt.Println("ready")
 	}()
 	if s.RA {
-		go ra.NewAdvertiser(s.Config.Interface, log).Run(ctx)
+		go ra.NewAdvertiser(s.Config.Interface, netip.Prefix{}, log).Run(ctx)
 	}
 	return d.Run(ctx)
 }

@@ -1,6 +1,8 @@
 package dhcp
 
 import (
+	"slices"
+
 	"everboot/site"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -28,26 +30,33 @@ func (h *exchange) finish(reason Reason) (*dhcpv4.DHCPv4, Effects) {
 	if h.boot == site.Offered {
 		d.Server, d.File = h.offer.Server, h.offer.File
 	}
-	e := Effects{Save: h.save, Decision: d, Probe: h.probe}
-	if h.tells(d) {
-		if h.r.kind == dhcpv4.MessageTypeDiscover && h.reply != nil {
-			e.Events = append(e.Events, site.Event{At: h.now, MAC: d.MAC, What: d.Message, Detail: asks(d), Begins: d.Client != site.ClientOther})
-		}
-		e.Events = append(e.Events, d.event())
-	}
-	return h.reply, e
+	return h.reply, Effects{Save: h.save, Decision: d, Probe: h.probe, Events: events(h.view, d)}
 }
 
-// tells reports whether a decision belongs into the timeline of a target's boot: not what another node answers, and of machines that
+// opening are the messages that a client begins with.
+var opening = []string{messageName(dhcpv4.MessageTypeDiscover), "v6-solicit"}
+
+// events returns what a decision adds to the timelines of targets.
+func events(v *site.View, d Decision) (list []site.Event) {
+	if !d.told(v) {
+		return nil
+	}
+	if slices.Contains(opening, d.Message) && d.Answer != "" {
+		list = append(list, site.Event{At: d.At, MAC: d.MAC, What: d.Message, Detail: asks(d), Begins: d.Client != site.ClientOther})
+	}
+	return append(list, d.event())
+}
+
+// told reports whether a decision belongs into the timeline of a target's boot: not what another node answers, and of machines that
 // neither boot nor are known only how it ended.
-func (h *exchange) tells(d Decision) bool {
+func (d Decision) told(v *site.View) bool {
 	switch {
 	case d.MAC.IsZero(), d.Reason == OtherNode, d.Reason == Comparing:
 		return false
-	case d.Client != site.ClientOther || h.r.kind != dhcpv4.MessageTypeDiscover || h.reply == nil:
+	case d.Client != site.ClientOther || !slices.Contains(opening, d.Message) || d.Answer == "":
 		return true
 	}
-	_, known := h.view.Devices[d.MAC]
+	_, known := v.Devices[d.MAC]
 	return known
 }
 

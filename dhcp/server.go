@@ -63,8 +63,7 @@ type Server struct {
 	stats   Stats
 }
 
-// New returns a server. Nothing is opened before Open or Run. view may return nil; events is called from one goroutine
-// and must not block; it may be nil.
+// New returns a server. Nothing is opened before Open or Run. view may return nil; events must not block, and may be nil.
 func New(cfg Config, view func() *site.View, events func(site.Event), log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -308,6 +307,30 @@ func (s *Server) LeaseAt(a netip.Addr) (leases.Lease, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state.table.At(time.Now(), a)
+}
+
+// Note takes a decision of the DHCPv6 service, so that what became of a machine's messages is in one place. It never blocks.
+func (s *Server) Note(d Decision) {
+	view := s.view()
+	if view == nil {
+		view = &site.View{}
+	}
+	s.mu.Lock()
+	s.stats.count(d)
+	if d.Reason != OtherNode {
+		s.recent.put(d)
+	}
+	s.mu.Unlock()
+	for _, e := range events(view, d) {
+		s.events(e)
+	}
+}
+
+// First reports whether this node is first to answer a client, by whatever name the client has.
+func (s *Server) First(client string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.pair == nil || s.state.pair.First(leases.Client(client))
 }
 
 // LastDecision returns what became of a machine's last message.

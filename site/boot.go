@@ -38,13 +38,14 @@ type BootRequest struct {
 	MAC    MAC
 	Client Client
 	Arch   Arch
+	Six    bool // it asks over DHCPv6, and loads over IPv6
 }
 
 // Offer is the boot part of a DHCP answer.
 type Offer struct {
 	Assignment Assignment `json:"assignment"`
 	Server     netip.Addr `json:"server,omitzero"`    // siaddr, option 66
-	File       string     `json:"file,omitempty"`     // a TFTP path, or a URL for HTTP clients
+	File       string     `json:"file,omitempty"`     // a TFTP path, or a URL for HTTP clients and over DHCPv6
 	Streamer   string     `json:"streamer,omitempty"` // who would serve it now; the login decides
 }
 
@@ -83,14 +84,15 @@ func Boot(v *View, q BootRequest) (Offer, Reason) {
 		return o, reason
 	}
 	o.Streamer = s.Name
-	if !v.Boot.Address.IsValid() {
+	from := v.Boot.over(q.Six)
+	if !from.Address.IsValid() {
 		return o, NoBootAddress
 	}
-	file, reason := bootFile(v, q)
+	file, reason := bootFile(from, q)
 	if reason != Offered {
 		return o, reason
 	}
-	o.Server, o.File = v.Boot.Address, file
+	o.Server, o.File = from.Address, file
 	return o, Offered
 }
 
@@ -100,31 +102,40 @@ func (a Assignment) Login() Login {
 }
 
 // bootFile walks the stages: firmware loads iPXE, iPXE loads the bootstrap, and the bootstrap asks for the target's script over HTTP.
-func bootFile(v *View, q BootRequest) (string, Reason) {
-	if v.Boot.HTTP.Health != Up {
+func bootFile(from BootService, q BootRequest) (string, Reason) {
+	if from.HTTP.Health != Up {
 		return "", HTTPDown // every path ends with the script over HTTP
 	}
-	if q.Client != ClientHTTP && v.Boot.TFTP.Health != Up {
+	if q.Client != ClientHTTP && from.TFTP.Health != Up {
 		return "", TFTPDown
 	}
 	if q.Client == ClientIPXE {
-		return FileBootstrap, Offered
+		return from.byTFTP(FileBootstrap, q.Six), Offered
 	}
 	file, ok := firmwareFiles[q.Client][q.Arch]
 	switch {
 	case !ok:
 		return "", UnsupportedArch
-	case slices.Contains(v.Boot.Lacks, file):
+	case slices.Contains(from.Lacks, file):
 		return "", NoBootFile
 	case q.Client == ClientPXE:
-		return file, Offered
+		return from.byTFTP(file, q.Six), Offered
 	}
-	host := v.Boot.Address.String()
-	if port := v.Boot.HTTPPort; port != 0 && port != 80 {
-		host = netip.AddrPortFrom(v.Boot.Address, port).String()
+	port := from.HTTPPort
+	if port == 0 {
+		port = 80
 	}
-	u := url.URL{Scheme: "http", Host: host, Path: "/" + file}
+	u := url.URL{Scheme: "http", Host: Hosts([]netip.Addr{from.Address}, port)[0], Path: "/" + file}
 	return u.String(), Offered
+}
+
+// byTFTP names a file to load by TFTP: DHCPv4 says the server in a field of its own, DHCPv6 has a URL alone (RFC 5970 §3.1).
+func (b BootService) byTFTP(file string, six bool) string {
+	if !six {
+		return file
+	}
+	u := url.URL{Scheme: "tftp", Host: Hosts([]netip.Addr{b.Address}, 80)[0], Path: "/" + file}
+	return u.String()
 }
 
 // Asking is a login as it arrives at the director.

@@ -85,6 +85,9 @@ func (d Device) Check() error {
 	if d.Address.IsValid() && !d.Address.Is4() {
 		return fmt.Errorf("device %s: address %s: use an IPv4 address", d.MAC, d.Address)
 	}
+	if d.Address6.IsValid() && (!d.Address6.Is6() || d.Address6.Is4In6() || d.Address6.Zone() != "") {
+		return fmt.Errorf("device %s: address6 %s: use an IPv6 address", d.MAC, d.Address6)
+	}
 	if d.ClientID != "" && !d.Address.IsValid() {
 		return fmt.Errorf("device %s: client identifier %s without an address: it is for a reservation; give it one", d.MAC, d.ClientID)
 	}

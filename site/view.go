@@ -33,6 +33,7 @@ type Device struct {
 	MAC        MAC        `json:"mac"`
 	Name       string     `json:"name"`
 	Address    netip.Addr `json:"address,omitzero"`     // its reservation; zero: from the subnet's pool
+	Address6   netip.Addr `json:"address6,omitzero"`    // the same, of DHCPv6
 	ClientID   ClientID   `json:"client_id,omitempty"`  // whoever sends it has the reservation, too, whatever its MAC
 	Collection string     `json:"collection,omitempty"` // whose settings it takes where it has none
 	VDisk      string     `json:"vdisk,omitempty"`
@@ -197,6 +198,18 @@ type BootService struct {
 	TFTP     Check      `json:"tftp"`
 	HTTP     Check      `json:"http"`
 	Lacks    []string   `json:"lacks,omitempty"` // FirmwareFiles that are not there to be loaded
+	// Address6 is where targets boot from over IPv6, and what our probes say of it; zero: nowhere.
+	Address6 netip.Addr `json:"address6,omitzero"`
+	TFTP6    Check      `json:"tftp6,omitzero"`
+	HTTP6    Check      `json:"http6,omitzero"`
+}
+
+// over returns the service as it is over one family.
+func (b BootService) over(six bool) BootService {
+	if six {
+		b.Address, b.TFTP, b.HTTP = b.Address6, b.TFTP6, b.HTTP6
+	}
+	return b
 }
 
 // View is everything that the data plane knows, as one immutable value.
@@ -226,13 +239,14 @@ func (v *View) LoginServers() []netip.Addr {
 	for _, a := range v.Appliances {
 		add(a.Address)
 	}
+	add(v.Boot.Address6) // a machine without IPv6 skips it at once
 	return servers
 }
 
 // DeviceAt returns the device that an address is reserved for.
 func (v *View) DeviceAt(addr netip.Addr) (Device, bool) {
 	for _, d := range v.Devices {
-		if d.Address.IsValid() && d.Address == addr {
+		if addr.IsValid() && (d.Address == addr || d.Address6 == addr) {
 			return d, true
 		}
 	}

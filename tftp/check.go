@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -40,12 +39,13 @@ func CheckHTTP(cfg HTTPConfig) []error {
 		}
 	}
 	for _, addr := range addresses {
-		l, err := net.ListenTCP(tcpOf(addr.IP), addr)
+		list, err := listenTCP(addr)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("listening for HTTP boot on %s: %w%s", addr, err, portHint("tcp", addr.Port, err)))
-			continue
+			errs = append(errs, err)
 		}
-		_ = l.Close() // only tried
+		for _, l := range list {
+			_ = l.Close() // only tried
+		}
 	}
 	return errs
 }

@@ -15,15 +15,16 @@ import (
 	"path"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"everboot/site"
 )
 
 const (
-	// DefaultHTTPListen is HTTP's port on every IPv4 address of the host.
+	// DefaultHTTPListen is HTTP's port on every address of the host.
 	DefaultHTTPListen = ":80"
-	// DefaultHTTPSListen is HTTPS's port on every IPv4 address of the host.
+	// DefaultHTTPSListen is HTTPS's port on every address of the host.
 	DefaultHTTPSListen = ":443"
 	// maxConns bounds clients at once; a further one waits in the kernel's queue.
 	maxConns = 4096
@@ -81,12 +82,29 @@ func (c HTTPConfig) addresses() (list []*net.TCPAddr, err error) {
 	return list, nil
 }
 
-// tcpOf keeps to IPv4 unless an IPv6 address is named.
-func tcpOf(ip net.IP) string {
-	if ip != nil && ip.To4() == nil {
-		return "tcp6"
+// listenTCP listens at an address: where it is a port alone at IPv4 and, if the host has it, IPv6.
+func listenTCP(addr *net.TCPAddr) (list []*net.TCPListener, err error) {
+	families := []string{"tcp4"}
+	switch {
+	case addr.IP == nil:
+		families = []string{"tcp4", "tcp6"}
+	case addr.IP.To4() == nil:
+		families = []string{"tcp6"}
 	}
-	return "tcp4"
+	for i, family := range families {
+		l, err := net.ListenTCP(family, addr)
+		if i > 0 && (errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EADDRNOTAVAIL)) {
+			break
+		}
+		if err != nil {
+			for _, l := range list {
+				_ = l.Close() // nobody was served
+			}
+			return nil, fmt.Errorf("listening for HTTP boot on %s: %w%s", addr, err, portHint("tcp", addr.Port, err))
+		}
+		list = append(list, l)
+	}
+	return list, nil
 }
 
 // HTTPStats counts since the start.
@@ -188,18 +206,20 @@ func (h *HTTP) listen(ctx context.Context) (list []net.Listener, err error) {
 	}
 	places := make(chan struct{}, maxConns)
 	for i, addr := range addresses {
-		tcp, err := net.ListenTCP(tcpOf(addr.IP), addr)
+		open, err := listenTCP(addr)
 		if err != nil {
 			for _, l := range list {
 				_ = l.Close() // nobody was served
 			}
-			return nil, fmt.Errorf("listening for HTTP boot on %s: %w%s", addr, err, portHint("tcp", addr.Port, err))
+			return nil, err
 		}
-		var l net.Listener = patientListener{tcp, places, h.cfg.Opened, ctx}
-		if i == 1 {
-			l = tls.NewListener(l, config)
+		for _, tcp := range open {
+			var l net.Listener = patientListener{tcp, places, h.cfg.Opened, ctx}
+			if i == 1 {
+				l = tls.NewListener(l, config)
+			}
+			list = append(list, l)
 		}
-		list = append(list, l)
 	}
 	return list, nil
 }
@@ -313,6 +333,9 @@ func (h *HTTP) tell(r *http.Request, e site.Event) {
 	}
 	if e.MAC.IsZero() && h.cfg.Who != nil {
 		e.MAC = h.cfg.Who(client)
+	}
+	if e.MAC.IsZero() && client.Is6() {
+		return // as with TFTP
 	}
 	e.At, e.What = time.Now(), "http"
 	e.Detail += " to " + client.String()

@@ -189,6 +189,9 @@ func (s *Server) tell(ends *endpoints, detail string) {
 	if s.cfg.Who != nil {
 		e.MAC = s.cfg.Who(client)
 	}
+	if e.MAC.IsZero() && client.Is6() {
+		return // another appliance's probe, for all we know: their own IPv6 addresses are not in the view
+	}
 	s.events(e)
 }
 
@@ -204,5 +207,5 @@ func ours(v *site.View, a netip.Addr) bool {
 			return true
 		}
 	}
-	return a == v.Boot.Address
+	return a == v.Boot.Address || a == v.Boot.Address6
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -128,6 +129,7 @@ var deviceObject = object{
 	noun: "device", keyUse: "MAC|NAME", kind: site.KindDevice,
 	fields: []field{
 		{"name", "what people call it", nil}, {"address", "the IPv4 address reserved for it; empty: one from the pool", nil},
+		{"address6", "the same over IPv6", nil},
 		{"client-id", "a DHCP client identifier that has the reservation whatever its MAC, in hexadecimal; empty: none", nil},
 		{"collection", "whose settings it takes where it has none", collections}, {"vdisk", "the vDisk it boots", vdisks}, {"version", "a number, or newest", nil},
 	},
@@ -145,11 +147,13 @@ var deviceObject = object{
 	list: func(v *site.View) ([]string, [][]string) {
 		var rows [][]string
 		for _, d := range v.SortedDevices() {
-			address := ""
-			if d.Address.IsValid() {
-				address = d.Address.String()
+			var addresses []string
+			for _, a := range []netip.Addr{d.Address, d.Address6} {
+				if a.IsValid() {
+					addresses = append(addresses, a.String())
+				}
 			}
-			rows = append(rows, []string{d.MAC.String(), d.Name, address, d.Collection, d.VDisk, versionText(d.Version)})
+			rows = append(rows, []string{d.MAC.String(), d.Name, strings.Join(addresses, " "), d.Collection, d.VDisk, versionText(d.Version)})
 		}
 		return []string{"MAC", "NAME", "ADDRESS", "COLLECTION", "VDISK", "VERSION"}, rows
 	},
@@ -173,10 +177,9 @@ var deviceObject = object{
 			case "version":
 				d.Version, err = parseVersion(text)
 			case "address":
-				d.Address = netip.Addr{}
-				if text != "" {
-					d.Address, err = netip.ParseAddr(text)
-				}
+				d.Address, err = parseAddress(text)
+			case "address6":
+				d.Address6, err = parseAddress(text)
 			}
 			if err != nil {
 				return nil, fmt.Errorf("--%s: %w", field, err)
@@ -280,6 +283,14 @@ func versionText(n int) string {
 		return "newest"
 	}
 	return strconv.Itoa(n)
+}
+
+// parseAddress reads an address; an empty text is none.
+func parseAddress(text string) (netip.Addr, error) {
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	return netip.ParseAddr(text)
 }
 
 func parseVersion(text string) (int, error) {

@@ -1,5 +1,6 @@
-// Package ra answers router solicitations with an advertisement that offers nothing: no default route, no prefix, no DHCPv6 (RFC 4861 §6.2). A
-// firmware that would wait for a router, as iPXE does for 13 s, then goes on at once. Where another router advertises it is silent.
+// Package ra answers router solicitations with an advertisement that offers no default route (RFC 4861 §6.2). A firmware that would wait for a
+// router, as iPXE does for 13 s, then goes on at once. Where DHCPv6 serves the network, it says so, and which addresses are on this link;
+// addresses that machines make up for themselves (RFC 4862) it does not offer. Where another router advertises it is silent.
 package ra
 
 import (
@@ -21,6 +22,8 @@ const (
 	gap = 3 * time.Second
 	// forget is how long a router counts after its last word, or as long as it says itself: three times the longest period that is allowed.
 	forget = 30 * time.Minute
+	// onLink is how long machines believe that a network is on this link: over several advertisements that are lost.
+	onLink = time.Hour
 )
 
 var (
@@ -36,6 +39,7 @@ type Send struct {
 
 // Machine decides what to say. It knows neither a clock nor a socket, and is not safe for concurrent use.
 type Machine struct {
+	link      netip.Prefix // the network that DHCPv6 serves here; zero: none
 	began     time.Time
 	asked     time.Time // the last solicitation of ours
 	said      time.Time // the last advertisement to everybody
@@ -44,8 +48,8 @@ type Machine struct {
 	solicited bool      // by somebody whom only an advertisement to everybody reaches
 }
 
-// New returns the machine of an advertiser that starts now.
-func New(now time.Time) *Machine { return &Machine{began: now} }
+// New returns the machine of an advertiser that starts now. link is the network that DHCPv6 serves here; zero: none.
+func New(now time.Time, link netip.Prefix) *Machine { return &Machine{began: now, link: link} }
 
 // Router returns the other router that advertises here, if there is one.
 func (m *Machine) Router(now time.Time) (netip.Addr, bool) { return m.router, now.Before(m.until) }
@@ -70,14 +74,14 @@ func (m *Machine) Tick(now time.Time) []Send {
 
 func (m *Machine) everybody(now time.Time) []Send {
 	m.said, m.solicited = now, false
-	return []Send{{allNodes, nothing()}}
+	return []Send{{allNodes, m.advertisement()}}
 }
 
 // Heard takes a message in.
 func (m *Machine) Heard(now time.Time, from netip.Addr, msg ndp.Message) []Send {
 	switch msg := msg.(type) {
 	case *ndp.RouterAdvertisement:
-		if !isOurs(msg) && from.IsLinkLocalUnicast() {
+		if !m.isOurs(msg) && from.IsLinkLocalUnicast() {
 			m.router, m.until = from, now.Add(max(forget, msg.RouterLifetime))
 		}
 	case *ndp.RouterSolicitation:
@@ -88,17 +92,30 @@ func (m *Machine) Heard(now time.Time, from netip.Addr, msg ndp.Message) []Send 
 			m.solicited = true // the next Tick that may answers
 			return nil
 		}
-		return []Send{{from, nothing()}}
+		return []Send{{from, m.advertisement()}}
 	}
 	return nil
 }
 
-// nothing is an advertisement that offers nothing.
-func nothing() *ndp.RouterAdvertisement { return &ndp.RouterAdvertisement{} }
+// advertisement is what we say.
+func (m *Machine) advertisement() *ndp.RouterAdvertisement {
+	if !m.link.IsValid() {
+		return &ndp.RouterAdvertisement{}
+	}
+	return &ndp.RouterAdvertisement{
+		ManagedConfiguration: true, OtherConfiguration: true,
+		Options: []ndp.Option{&ndp.PrefixInformation{
+			PrefixLength: uint8(m.link.Bits()), OnLink: true, ValidLifetime: onLink, PreferredLifetime: onLink, Prefix: m.link.Addr(),
+		}},
+	}
+}
 
-// isOurs reports whether an advertisement offers nothing, as those of the other appliances: then it is no router's. One that withdraws (lifetime
-// 0) still has its prefixes in it.
-func isOurs(a *ndp.RouterAdvertisement) bool {
-	return a.RouterLifetime == 0 && !a.ManagedConfiguration && !a.OtherConfiguration &&
-		!slices.ContainsFunc(a.Options, func(o ndp.Option) bool { _, ok := o.(*ndp.PrefixInformation); return ok })
+// isOurs reports whether an advertisement offers no more than ours, as those of the other appliances: then it is no router's. One that withdraws
+// (lifetime 0) still has its prefixes in it, for machines to make addresses of.
+func (m *Machine) isOurs(a *ndp.RouterAdvertisement) bool {
+	managed := a.ManagedConfiguration || a.OtherConfiguration
+	return a.RouterLifetime == 0 && (!managed || m.link.IsValid()) && !slices.ContainsFunc(a.Options, func(o ndp.Option) bool {
+		p, ok := o.(*ndp.PrefixInformation)
+		return ok && (p.AutonomousAddressConfiguration || netip.PrefixFrom(p.Prefix, int(p.PrefixLength)) != m.link)
+	})
 }

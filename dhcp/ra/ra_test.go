@@ -20,7 +20,7 @@ var (
 
 // play runs a machine with what it hears at which time, and returns what it says.
 func play(until time.Duration, heard map[time.Duration]func(*Machine, time.Time) []Send) (said []string) {
-	m := New(epoch)
+	m := New(epoch, netip.Prefix{})
 	for at := time.Duration(0); at <= until; at += tickEach {
 		now := epoch.Add(at)
 		list := m.Tick(now)
@@ -52,7 +52,7 @@ func TestItListensFirst(t *testing.T) {
 		5 * time.Second:         hear(target, &ndp.RouterSolicitation{}),
 		5500 * time.Millisecond: hear(netip.IPv6Unspecified(), &ndp.RouterSolicitation{}),
 		7 * time.Second:         hear(netip.IPv6Unspecified(), &ndp.RouterSolicitation{}),
-		15 * time.Second:        hear(peer, nothing()),
+		15 * time.Second:        hear(peer, &ndp.RouterAdvertisement{}),
 	}),
 		"0s *ndp.RouterSolicitation ff02::2", "1s *ndp.RouterSolicitation ff02::2", "2s *ndp.RouterSolicitation ff02::2",
 		"3s *ndp.RouterAdvertisement ff02::1",
@@ -76,9 +76,43 @@ func TestNeverWhereAnotherRouterAdvertises(t *testing.T) {
 		t.Errorf("said %q", got)
 	}
 	// Who is not on the link is no router of ours.
-	m := New(epoch)
+	m := New(epoch, netip.Prefix{})
 	m.Heard(epoch, netip.MustParseAddr("2001:db8::1"), genuine)
 	if a, ok := m.Router(epoch); ok {
 		t.Errorf("router %s", a)
+	}
+}
+
+// TestItSaysThatDHCPv6Serves: machines ask DHCPv6 (managed), take the network for on-link, and make up no addresses; another appliance that says the
+// same is no router, and one that says more is.
+func TestItSaysThatDHCPv6Serves(t *testing.T) {
+	network := netip.MustParsePrefix("2001:db8::/64")
+	m := New(epoch, network)
+	now := epoch.Add(listenFor)
+	list := m.Tick(now)
+	if len(list) != 1 {
+		t.Fatalf("said %v", list)
+	}
+	ad := list[0].Message.(*ndp.RouterAdvertisement)
+	if !ad.ManagedConfiguration || ad.RouterLifetime != 0 || len(ad.Options) != 1 {
+		t.Errorf("said %+v", ad)
+	}
+	p := ad.Options[0].(*ndp.PrefixInformation)
+	if !p.OnLink || p.AutonomousAddressConfiguration || p.Prefix != network.Addr() || p.PrefixLength != 64 {
+		t.Errorf("said %+v", p)
+	}
+	if _, err := ndp.MarshalMessage(ad); err != nil {
+		t.Error(err)
+	}
+	m.Heard(now, peer, ad)
+	m.Heard(now, peer, &ndp.RouterAdvertisement{}) // one that has no DHCPv6 configured yet
+	if r, ok := m.Router(now); ok {
+		t.Errorf("%s is taken for a router", r)
+	}
+	own := *p
+	own.AutonomousAddressConfiguration = true
+	m.Heard(now, router, &ndp.RouterAdvertisement{Options: []ndp.Option{&own}})
+	if _, ok := m.Router(now); !ok {
+		t.Error("a router is overlooked")
 	}
 }

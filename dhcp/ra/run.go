@@ -30,6 +30,7 @@ const (
 // Advertiser answers solicitations on one interface.
 type Advertiser struct {
 	link  string
+	net   netip.Prefix
 	log   *slog.Logger
 	ready chan struct{}
 	open  func(link string) (conn, error)
@@ -38,9 +39,9 @@ type Advertiser struct {
 	machine *Machine
 }
 
-// NewAdvertiser returns an advertiser for an interface. Nothing is opened before Run.
-func NewAdvertiser(link string, log *slog.Logger) *Advertiser {
-	return &Advertiser{link: link, log: log, ready: make(chan struct{}), open: listen, machine: New(time.Now())}
+// NewAdvertiser returns an advertiser for an interface, on which DHCPv6 serves a network, or none if that is zero. Nothing is opened before Run.
+func NewAdvertiser(link string, network netip.Prefix, log *slog.Logger) *Advertiser {
+	return &Advertiser{link: link, net: network, log: log, ready: make(chan struct{}), open: listen, machine: New(time.Now(), network)}
 }
 
 // Ready is closed when Run has begun. It waits for no address: IPv6 may be off, and that is no reason to hold up anything.
@@ -79,7 +80,7 @@ func (a *Advertiser) serve(ctx context.Context) error {
 		return err
 	}
 	a.mu.Lock()
-	a.machine = New(time.Now())
+	a.machine = New(time.Now(), a.net)
 	a.mu.Unlock()
 	failed := make(chan error, 1)
 	go func() { failed <- a.read(c) }()
