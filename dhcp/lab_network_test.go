@@ -17,6 +17,7 @@ import (
 
 	"everboot/dhcp"
 	"everboot/dhcp/ra"
+	"everboot/dhcp/v6"
 	"everboot/internal/lab"
 	"everboot/site"
 )
@@ -30,6 +31,7 @@ type served struct {
 	View   *site.View
 	Proxy  bool
 	RA     bool
+	Six    *v6.Config // DHCPv6, too
 }
 
 func TestMain(m *testing.M) {
@@ -67,8 +69,17 @@ func serve(text string) error {
 		<-d.Ready()
 		fmt.Println("ready")
 	}()
+	var link netip.Prefix
+	if server, ok := d.(*dhcp.Server); ok && s.Six != nil {
+		six, err := v6.New(*s.Six, view, server.First, server.Note, log)
+		if err != nil {
+			return err
+		}
+		go six.Run(ctx)
+		link = s.Six.Link()
+	}
 	if s.RA {
-		go ra.NewAdvertiser(s.Config.Interface, netip.Prefix{}, log).Run(ctx)
+		go ra.NewAdvertiser(s.Config.Interface, link, log).Run(ctx)
 	}
 	return d.Run(ctx)
 }
@@ -83,7 +94,8 @@ type network struct {
 	a, b, c *lab.Host
 	client  *lab.Cable
 	view    *site.View
-	ra      bool // servers advertise, too
+	ra      bool       // servers advertise, too
+	six     *v6.Config // they serve DHCPv6, too
 }
 
 func newNetwork(t *testing.T) *network {
@@ -133,7 +145,7 @@ func (n *network) config(h *lab.Host, self, peer string) dhcp.Config {
 
 // launch starts a server without waiting for it.
 func (n *network) launch(h *lab.Host, cfg dhcp.Config) *lab.Process {
-	return n.start(h, served{Config: cfg, View: n.view, RA: n.ra})
+	return n.start(h, served{Config: cfg, View: n.view, RA: n.ra, Six: n.six})
 }
 
 func (n *network) launchProxy(h *lab.Host, cfg dhcp.Config) *lab.Process {
