@@ -32,7 +32,7 @@ func TestBootOffer(t *testing.T) {
 		class  string
 		boot   site.Reason
 	}{
-		{"PXE", pooled1, pxe, nil, "tftp://[2001:db8::10]/snponly.efi", "PXEClient", site.Offered},
+		{"PXE", pooled1, pxe, nil, "tftp://[2001:db8::10]/snponly.efi", "", site.Offered},
 		{"HTTP", pooled1, http, nil, "http://[2001:db8::10]/snponly.efi", "HTTPClient", site.Offered},
 		{"HTTP at another port", pooled1, http, func(v *site.View) { v.Boot.HTTPPort = 8080 }, "http://[2001:db8::10]:8080/snponly.efi", "HTTPClient", site.Offered},
 		{"iPXE", known1, ipxe, nil, "tftp://[2001:db8::10]/bootstrap.ipxe", "", site.Offered},

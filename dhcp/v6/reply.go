@@ -133,12 +133,10 @@ func (h *exchange) options() {
 		return
 	}
 	h.reply.AddOption(dhcpv6.OptBootFileURL(h.offer.File)) // RFC 5970 §3.1
-	// Firmware takes an answer for one to boot with only if it has its vendor class in it (UEFI 2.10 §24.7.3.1 for HTTP boot). Option 60, parameters of
-	// the boot file, is not sent: nothing that we name takes any, and EDK2 reads it as the file's size, which it can ask TFTP for.
-	switch h.r.boot.Client {
-	case site.ClientPXE:
-		h.reply.AddOption(&dhcpv6.OptVendorClass{EnterpriseNumber: intel, Data: [][]byte{[]byte(vendorPXE)}})
-	case site.ClientHTTP:
+	// HTTP boot takes an answer for one to boot with only if it has its vendor class in it (UEFI 2.10 §24.7.3.1). PXE must not see its own: EDK2 then
+	// looks for a boot server instead of loading the URL (PXE-E16). Option 60, parameters of the boot file, is not sent: nothing that we name takes
+	// any, and EDK2 reads it as the file's size, which it can ask TFTP for.
+	if h.r.boot.Client == site.ClientHTTP {
 		h.reply.AddOption(&dhcpv6.OptVendorClass{EnterpriseNumber: intel, Data: [][]byte{[]byte(vendorHTTP)}})
 	}
 }
