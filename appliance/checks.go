@@ -60,7 +60,7 @@ func (w *worker) setChecks(v *site.View) {
 		if s.Site != v.Site || len(s.Addresses) == 0 {
 			continue
 		}
-		checks = append(checks, health.OfStreamer(w.cfg.Node, v.Site, s))
+		checks = append(checks, health.OfStreamer(w.cfg.Node, v, s))
 	}
 	if err := w.health.Set(checks); err != nil {
 		w.log.Error("setting the probes", "error", err)

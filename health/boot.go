@@ -24,16 +24,20 @@ const (
 // StreamerOf returns which streamer a check of OfStreamer is of.
 func StreamerOf(check string) (name string, ok bool) { return strings.CutPrefix(check, streamerPrefix) }
 
-// OfStreamer returns the check of a streamer: it logs in to all that it holds, as node.
-func OfStreamer(node, siteName string, s site.Streamer) Check {
+// OfStreamer returns the check of a streamer of a view: it logs in to all that it holds, as node.
+func OfStreamer(node string, v *site.View, s site.Streamer) Check {
 	var targets []string
+	foreign := make(map[string]int64)
 	for _, r := range s.Replicas {
-		targets = append(targets, r.IQN(siteName))
+		targets = append(targets, r.IQN(v.Site))
+		if r.Target != "" {
+			foreign[r.Target] = v.SizeOf(r.Digest)
+		}
 	}
 	slices.Sort(targets)
-	probe := NewISCSI(ISCSIConfig{Node: node, Addresses: s.Addresses, Targets: targets})
+	probe := NewISCSI(ISCSIConfig{Node: node, Addresses: s.Addresses, Targets: targets, Foreign: foreign})
 	return Check{
-		Name: streamerPrefix + s.Name, Revision: fmt.Sprint(s.Addresses, targets),
+		Name: streamerPrefix + s.Name, Revision: fmt.Sprint(s.Addresses, targets, foreign),
 		Interval: streamerInterval, Timeout: streamerTimeout,
 		Probe: probe.Probe, Watch: probe.Watch, Close: probe.Close,
 	}

@@ -21,6 +21,9 @@ func InitiatorName(node string) string { return site.ProbeName(node) }
 // rotateAfter probes the session moves on to the streamer's next target, so that each is tried now and then without a login a probe.
 const rotateAfter = 16
 
+// blockSize is what our own streamers' disks have.
+const blockSize = 512
+
 // ISCSIConfig says which streamer to probe.
 type ISCSIConfig struct {
 	Node string // ours, for the InitiatorName
@@ -29,6 +32,9 @@ type ISCSIConfig struct {
 	// Targets are the IQNs that it exports. One that can be read is enough: a single replica that is missing for a moment must not cut
 	// off the targets of all others. Broken tells of it. Without any, a discovery session stands for a streamer that is alive.
 	Targets []string
+	// Foreign are those of them that no agent of ours serves, with the size that they must have; 0: nobody knows. That such a one takes writes, or
+	// has another size, is a failure of the streamer: it would not be what its operator said.
+	Foreign map[string]int64
 	Dial    Dial // nil: a net.Dialer
 }
 
@@ -44,10 +50,13 @@ type ISCSI struct {
 	target  int // index of the target that the session is with
 	uses    int // probes with this session
 	broken  map[string]string
+	seen    map[string]bool // foreign targets that were looked at
 }
 
 // NewISCSI returns a prober without a session.
-func NewISCSI(cfg ISCSIConfig) *ISCSI { return &ISCSI{cfg: cfg, broken: make(map[string]string)} }
+func NewISCSI(cfg ISCSIConfig) *ISCSI {
+	return &ISCSI{cfg: cfg, broken: make(map[string]string), seen: make(map[string]bool)}
+}
 
 // Broken returns the targets that could not be read when they were tried last, and why, although the streamer works.
 func (p *ISCSI) Broken() map[string]string {
@@ -68,6 +77,9 @@ func (p *ISCSI) Probe(ctx context.Context) error {
 		p.leave(ctx)
 		p.target++
 	}
+	if err := p.lookAtAll(ctx); err != nil {
+		return err
+	}
 	var last error
 	for range max(1, len(p.cfg.Targets)) {
 		err := p.read(ctx)
@@ -85,6 +97,58 @@ func (p *ISCSI) Probe(ctx context.Context) error {
 		p.target++
 	}
 	return last
+}
+
+// lookAtAll logs in to the foreign targets that nobody has looked at yet: no target may be led to one before.
+func (p *ISCSI) lookAtAll(ctx context.Context) error {
+	if len(p.seen) == len(p.cfg.Foreign) {
+		return nil
+	}
+	session, conn, uses, target := p.session, p.conn, p.uses, p.target
+	defer func() { p.session, p.conn, p.uses, p.target = session, conn, uses, target }()
+	for i, name := range p.cfg.Targets {
+		if _, foreign := p.cfg.Foreign[name]; !foreign || p.seen[name] {
+			continue
+		}
+		p.session, p.conn, p.target = nil, nil, i
+		err := p.login(ctx)
+		switch {
+		case err == nil:
+			p.leave(ctx)
+		case refused(err): // it refuses everybody, then
+			p.broken[name] = brief(err)
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// inspect looks whether a foreign target is what it must be.
+func (p *ISCSI) inspect(ctx context.Context) error {
+	size, foreign := p.cfg.Foreign[p.name()]
+	if !foreign {
+		return nil
+	}
+	readOnly, err := p.session.ReadOnly(ctx)
+	var capacity iscsi.Capacity
+	if err == nil {
+		capacity, err = p.session.ReadCapacity(ctx)
+	}
+	switch {
+	case refused(err): // who does not say what it has is not trusted, so this is no refusal of this one alone
+		return fmt.Errorf("%s does not say what it is: %v", p.name(), err)
+	case err != nil:
+		return err
+	case !readOnly:
+		return fmt.Errorf("%s can be written to; make its LUN 1 read-only", p.name())
+	case capacity.BlockSize != blockSize:
+		return fmt.Errorf("%s has blocks of %d bytes; it must have blocks of %d", p.name(), capacity.BlockSize, blockSize)
+	case size != 0 && capacity.Bytes() != size:
+		return fmt.Errorf("%s has %d bytes, and the replicas of our streamers %d: it is another disk", p.name(), capacity.Bytes(), size)
+	}
+	p.seen[p.name()] = true
+	return nil
 }
 
 // refused reports whether a streamer that lives said no to one target.
@@ -148,7 +212,11 @@ func (p *ISCSI) loginAt(ctx context.Context, address netip.AddrPort, shares int)
 		return err
 	}
 	p.session, p.conn, p.uses = session, conn, 0
-	return nil
+	err = p.inspect(ctx)
+	if err != nil {
+		p.drop()
+	}
+	return err
 }
 
 func (p *ISCSI) dial(ctx context.Context, network, to string) (net.Conn, error) {

@@ -162,3 +162,53 @@ func TestISCSIInitiatorName(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestISCSIForeign: what an operator says of a NAS is believed as far as it can be seen: a LUN that takes writes, or is another size, would give targets
+// another disk than they had.
+func TestISCSIForeign(t *testing.T) {
+	for name, c := range map[string]struct {
+		target *iscsitest.Target
+		size   int64
+		want   string // in the error; empty: it is up
+	}{
+		"as said":          {newTarget(), 4096, ""},
+		"size not known":   {newTarget(), 0, ""},
+		"another size":     {newTarget(), 8192, "has 4096 bytes, and the replicas of our streamers 8192"},
+		"takes writes":     {&iscsitest.Target{Name: iqn, Content: make([]byte, 4096), Writable: true}, 4096, "can be written to"},
+		"not there at all": {&iscsitest.Target{Name: iqn + "2"}, 0, "0x0203"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address, _ := streamer(t, c.target)
+			p := health.NewISCSI(health.ISCSIConfig{
+				Node: "a", Addresses: []netip.AddrPort{address}, Targets: []string{iqn}, Foreign: map[string]int64{iqn: c.size},
+			})
+			defer p.Close()
+			for range 2 { // it is no better the second time
+				if err := p.Probe(t.Context()); c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+					t.Errorf("probe: %v, want %q", err, c.want)
+				}
+			}
+		})
+	}
+}
+
+// TestISCSIForeignBehindAnother: the first replica that is well does not hide that the second is not what it must be.
+func TestISCSIForeignBehindAnother(t *testing.T) {
+	second := strings.Replace(iqn, "debian", "writable", 1)
+	first, _ := streamer(t, newTarget())
+	wrong, _ := streamer(t, &iscsitest.Target{Name: second, Content: make([]byte, 4096), Writable: true})
+	dials := 0
+	p := health.NewISCSI(health.ISCSIConfig{
+		Node: "a", Addresses: []netip.AddrPort{first}, Targets: []string{iqn, second}, Foreign: map[string]int64{iqn: 0, second: 0},
+		Dial: func(ctx context.Context, network, to string) (net.Conn, error) {
+			if dials++; dials > 1 { // a target of these tests has one name
+				to = wrong.String()
+			}
+			return new(net.Dialer).DialContext(ctx, network, to)
+		},
+	})
+	defer p.Close()
+	if err := p.Probe(t.Context()); err == nil || !strings.Contains(err.Error(), second+" can be written to") {
+		t.Errorf("probe: %v", err)
+	}
+}

@@ -112,3 +112,35 @@ func TestTgtdKilled(t *testing.T) {
 	await(site.Up)
 	fmt.Fprintln(t.Output(), health.Format(health.Tree(r.Status())))
 }
+
+// TestLabForeignTarget: a real target that takes writes, or is another disk than our streamers have, is none to send a device to.
+func TestLabForeignTarget(t *testing.T) {
+	l := lab.ForTest(t)
+	lan := l.Segment("lan")
+	a, s1 := l.Host("a"), l.Host("s1")
+	a.Join(lan, "198.18.0.2/24")
+	s1.Join(lan, "198.18.0.21/24")
+	_, tgtadm := startTgtd(t, s1)
+	probe := func(size int64) error {
+		p := health.NewISCSI(health.ISCSIConfig{
+			Node: "a", Addresses: []netip.AddrPort{netip.MustParseAddrPort("198.18.0.21:3260")}, Targets: []string{iqn}, Dial: a.Dial,
+			Foreign: map[string]int64{iqn: size},
+		})
+		defer p.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		return p.Probe(ctx)
+	}
+	if err := probe(1 << 20); err == nil || !strings.Contains(err.Error(), "can be written to") {
+		t.Errorf("one that takes writes: %v", err)
+	}
+	if _, err := tgtadm("--op update --mode logicalunit --tid 1 --lun 1 --params readonly=1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := probe(1 << 20); err != nil {
+		t.Error(err)
+	}
+	if err := probe(2 << 20); err == nil || !strings.Contains(err.Error(), "another disk") {
+		t.Errorf("one of another size: %v", err)
+	}
+}

@@ -253,6 +253,18 @@ func (v *View) DeviceAt(addr netip.Addr) (Device, bool) {
 	return Device{}, false
 }
 
+// SizeOf returns how many bytes the content with that digest has, as a streamer says that holds it; 0: none does.
+func (v *View) SizeOf(d Digest) (size int64) {
+	for _, s := range v.Streamers {
+		for _, r := range s.Replicas {
+			if r.Digest == d {
+				size = max(size, r.Size)
+			}
+		}
+	}
+	return size
+}
+
 // SortedStreamers returns the streamers by name.
 func (v *View) SortedStreamers() []Streamer {
 	list := make([]Streamer, 0, len(v.Streamers))

@@ -24,8 +24,9 @@ const (
 	// silence is how long a portal may say nothing, on the ping's connection and on those of all its sessions, before it counts as
 	// dead. Three pings are lost at the look after it, and the kernel's first retransmission (200 ms) has not been answered either.
 	silence = 3*lookPace + lookPace/2
-	// late is when a look comes so late that this host itself was held up: what it did not hear then says nothing.
-	late = lookPace + lookPace/2
+	// late is when a look comes so late that this host itself was held up: what it did not hear then says nothing. It is not less:
+	// the looks of a busy host are late by some ten milliseconds, and if each were too late it would never find that somebody is silent.
+	late = 2 * lookPace
 	// hushTime is how long a portal that fell silent gets no login; each look that finds it silent renews it.
 	hushTime = time.Second
 	// hangTime is how long a streamer may leave a request unanswered: a disk that works answers within a second.

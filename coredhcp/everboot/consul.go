@@ -100,7 +100,7 @@ func (f *follower) probe() {
 	v := f.view.Load()
 	for _, s := range v.SortedStreamers() {
 		if s.Site == v.Site && len(s.Addresses) > 0 {
-			checks = append(checks, health.OfStreamer("coredhcp-"+node, v.Site, s))
+			checks = append(checks, health.OfStreamer("coredhcp-"+node, v, s))
 		}
 	}
 	if err := f.health.Set(checks); err != nil {

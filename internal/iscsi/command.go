@@ -180,6 +180,25 @@ func (s *Session) readCapacity(ctx context.Context) (Capacity, error) {
 	return s.capacity, err
 }
 
+// ReadOnly reports whether the logical unit says that it takes no writes (the WP bit, SBC-3 §6.4.1).
+func (s *Session) ReadOnly(ctx context.Context) (bool, error) {
+	b, err := s.Do(ctx, ModeCommand(modeHeader))
+	var refused *SCSIError
+	if errors.As(err, &refused) { // some give all or nothing, as Linux found
+		b, err = s.Do(ctx, ModeCommand(0xff))
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading the mode pages: %w", err)
+	}
+	if len(b) < modeHeader {
+		return false, fmt.Errorf("MODE SENSE answered %d bytes", len(b))
+	}
+	return b[2]&0x80 != 0, nil
+}
+
+// modeHeader is the length of MODE SENSE(6)'s parameter header (SPC-4 §7.5.5).
+const modeHeader = 4
+
 // ReadBlocks reads n blocks from lba on; n blocks are at most 1 MiB. It asks for the capacity first, once.
 func (s *Session) ReadBlocks(ctx context.Context, lba uint64, n int) ([]byte, error) {
 	s.mu.Lock()

@@ -63,6 +63,11 @@ func CapacityCommand() Command {
 	return Command{CDB: cdb, Read: 32}
 }
 
+// ModeCommand is MODE SENSE(6) of all pages without block descriptors, cut off after so many bytes; the header has 4.
+func ModeCommand(n byte) Command {
+	return Command{CDB: []byte{0x1a, 0x08, 0x3f, 0, n, 0}, Read: int(n)}
+}
+
 // ReadCommand is READ(16), or READ(10) where that suffices, of n blocks.
 func ReadCommand(lba uint64, n uint32, blockSize int) Command {
 	return Command{CDB: blockCDB(0x28, 0x88, lba, n), Read: int(n) * blockSize}

@@ -13,10 +13,12 @@ import (
 
 const blockSize = 512
 
-// Target serves one read-only logical unit under a name.
+// Target serves one logical unit under a name. It never writes.
 type Target struct {
 	Name    string
 	Content []byte
+	// Writable makes it say that it would.
+	Writable bool
 	// Serial is returned as the unit serial number, and marks who answered.
 	Serial string
 	// Refuse, if not zero, is the status that every login is answered with.
@@ -134,6 +136,11 @@ func (t *Target) command(p iscsi.PDU) iscsi.PDU {
 			return dataIn(append([]byte{0, cdb[2], 0, byte(len(t.Serial))}, t.Serial...))
 		}
 		return dataIn(append([]byte{0, 0, 5, 2, 31, 0, 0, 0}, "EVERBOOTtest            0001"...))
+	case 0x1a: // MODE SENSE(6)
+		if t.Writable {
+			return dataIn([]byte{3, 0, 0, 0})
+		}
+		return dataIn([]byte{3, 0, 0x80, 0})
 	case 0x9e: // READ CAPACITY(16)
 		b := make([]byte, 32)
 		binary.BigEndian.PutUint64(b, uint64(len(t.Content)/blockSize-1))
