@@ -24,6 +24,7 @@ type StreamerConfig struct {
 type ISCSIConfig struct {
 	Engine    string           `toml:"engine"`
 	Addresses []netip.AddrPort `toml:"addresses"` // one a NIC
+	VRIDs     []int            `toml:"vrids"`     // virtual router ids, one for each address: they float. None: they are the host's own
 	Power     float64          `toml:"power"`
 }
 
@@ -87,8 +88,28 @@ func (c *StreamerConfig) Validate() error {
 	if slices.ContainsFunc(c.ISCSI.Addresses, func(a netip.AddrPort) bool { return a.Addr().IsUnspecified() }) {
 		return fmt.Errorf("iscsi.addresses: name addresses that the appliances can reach, not %s", c.ISCSI.Addresses[0].Addr())
 	}
+	if err := c.checkVRIDs(); err != nil {
+		return err
+	}
 	if !(c.ISCSI.Power >= 0.1 && c.ISCSI.Power <= 1000) { // NaN is neither
 		return fmt.Errorf("iscsi.power %g: use 0.1 to 1000", c.ISCSI.Power)
+	}
+	return nil
+}
+
+func (c *StreamerConfig) checkVRIDs() error {
+	if n := len(c.ISCSI.VRIDs); n != 0 && n != len(c.ISCSI.Addresses) {
+		return fmt.Errorf("iscsi.vrids: %d for %d addresses; give one for each, or none", n, len(c.ISCSI.Addresses))
+	}
+	for i, id := range c.ISCSI.VRIDs {
+		switch {
+		case id < 1 || id > 255:
+			return fmt.Errorf("iscsi.vrids: %d: use 1 to 255, and none twice on a segment", id)
+		case slices.Contains(c.ISCSI.VRIDs[:i], id):
+			return fmt.Errorf("iscsi.vrids: %d is there twice", id)
+		case !c.ISCSI.Addresses[i].Addr().Is4():
+			return fmt.Errorf("iscsi.vrids: %s is no IPv4 address, and cannot float", c.ISCSI.Addresses[i].Addr())
+		}
 	}
 	return nil
 }

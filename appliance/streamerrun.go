@@ -12,6 +12,7 @@ import (
 	"everboot/site/embedded"
 	"everboot/streamer"
 	"everboot/streamer/tgt"
+	"everboot/vip"
 )
 
 // RunStreamer runs a streamer's agent until ctx ends.
@@ -31,13 +32,18 @@ func RunStreamer(ctx context.Context, cfg *StreamerConfig, log *slog.Logger) err
 	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
 		return fmt.Errorf("making the state folder: %w", err)
 	}
-	engine, err := tgt.New(cfg.engineConfig(), log.With("room", "tgt"))
+	return cfg.withAddresses(ctx, log.With("room", "vip"), func(ctx context.Context) error { return cfg.serve(ctx, registrar, log) })
+}
+
+// serve runs the agent.
+func (c *StreamerConfig) serve(ctx context.Context, registrar streamer.Registrar, log *slog.Logger) error {
+	engine, err := tgt.New(c.engineConfig(), log.With("room", "tgt"))
 	if err != nil {
 		return err
 	}
 	agent, err := streamer.NewAgent(streamer.AgentConfig{
-		Node: cfg.Node, Site: cfg.Site, Addresses: cfg.ISCSI.Addresses, Power: cfg.ISCSI.Power, StorePath: cfg.Store.Path,
-		StoreShared: cfg.Store.Shared,
+		Node: c.Node, Site: c.Site, Addresses: c.ISCSI.Addresses, Power: c.ISCSI.Power, StorePath: c.Store.Path,
+		StoreShared: c.Store.Shared, VRIDs: c.ISCSI.VRIDs,
 	}, engine, registrar, log.With("room", "streamer"))
 	if err != nil {
 		return err
@@ -78,7 +84,17 @@ func (c *StreamerConfig) checkHost() []error {
 	if info, err := os.Stat(c.Store.Path); err != nil || !info.IsDir() {
 		add(fmt.Errorf("store.path %s is no folder; make it and put replicas at %s/VDISK/VERSION/disk.raw", c.Store.Path, c.Store.Path))
 	}
+	configs, err := c.vipConfigs()
+	add(err)
+	for _, v := range configs {
+		for _, err := range vip.Check(v) {
+			add(err)
+		}
+	}
 	for _, a := range c.ISCSI.Addresses {
+		if len(c.ISCSI.VRIDs) > 0 {
+			break // they are not here yet
+		}
 		add(checkListen("iscsi.addresses", a.String()))
 	}
 	return found

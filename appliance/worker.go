@@ -87,6 +87,7 @@ type worker struct {
 	tftp       *tftp.Server
 	http       *tftp.HTTP
 	director   *streamer.Director
+	standIns   *standIns
 	wishes     *wishes // nil: the registry is embedded
 	kept       []*keptFile
 	peers      *peers.Channel
@@ -122,7 +123,7 @@ func newWorker(cfg *Config, opts WorkerOptions) (*worker, error) {
 		return nil, err
 	}
 	w.openConnections()
-	for _, open := range []func() error{w.openRegistry, w.openHealth, w.openMedia, w.openBoot, w.openDHCP, w.openDirector, w.openVIP, w.openEvents, w.openPeers, w.openAPI} {
+	for _, open := range []func() error{w.openRegistry, w.openHealth, w.openMedia, w.openBoot, w.openDHCP, w.openDirector, w.openVIP, w.openStandIns, w.openEvents, w.openPeers, w.openAPI} {
 		if err := open(); err != nil {
 			return nil, err
 		}
@@ -202,6 +203,7 @@ func (w *worker) run(ctx context.Context) error {
 	group.Go(func() error {
 		return w.registry.Run(all, func(c site.Content, r site.Registry) { w.builder.registryChanged(all, c, r) })
 	})
+	group.Go(func() error { return w.standIns.Run(all) })
 	welcome := w.newWelcome()
 	group.Go(func() error { return welcome.Run(all) })
 	group.Go(func() error { return w.keepEvents(all, welcome.see) })

@@ -66,6 +66,9 @@ func CheckStreamer(s Streamer, siteName string) error {
 	if n := len(s.Networks); n != 0 && n != len(s.Addresses) {
 		return refuse(BadAddress, "streamer %s: %d networks for %d addresses: give one for each, or none", s.Name, n, len(s.Addresses))
 	}
+	if err := checkVRIDs(s); err != nil {
+		return refuse(BadAddress, "streamer %s: %w", s.Name, err)
+	}
 	if !(s.Power > 0 && s.Power <= maxPower) { // written so that NaN is refused
 		return refuse(BadPower, "streamer %s: power %v: use more than 0 and at most %d, 1 is usual", s.Name, s.Power, maxPower)
 	}
@@ -80,6 +83,19 @@ func CheckStreamer(s Streamer, siteName string) error {
 	}
 	if err := checkReplicas(s.Replicas); err != nil {
 		return refuse(BadReplica, "streamer %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+// checkVRIDs returns an error unless there is none, or one for each IPv4 address.
+func checkVRIDs(s Streamer) error {
+	if n := len(s.VRIDs); n != 0 && n != len(s.Addresses) {
+		return fmt.Errorf("%d virtual router ids for %d addresses: give one for each, or none", n, len(s.Addresses))
+	}
+	for i, id := range s.VRIDs {
+		if id < 1 || id > 255 || !s.Addresses[i].Addr().Is4() {
+			return fmt.Errorf("virtual router id %d of %s: use 1 to 255, and IPv4", id, s.Addresses[i].Addr())
+		}
 	}
 	return nil
 }

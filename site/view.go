@@ -117,10 +117,12 @@ type Streamer struct {
 	Addresses []netip.AddrPort `json:"addresses"` // iSCSI portals, one a NIC
 	// Networks are the subnets of Addresses, one for each; the zero prefix, or none at all, where the streamer does not know.
 	Networks []netip.Prefix `json:"networks,omitempty"`
-	Power    float64        `json:"power"` // relative; 1.0 is usual
-	State    StreamerState  `json:"state"`
-	Replicas []Replica      `json:"replicas"`
-	Sessions int            `json:"sessions"` // as it last announced
+	// VRIDs are the virtual router ids of Addresses, one for each, if they float: when the streamer falls silent an appliance takes them. None: they do not.
+	VRIDs    []int         `json:"vrids,omitempty"`
+	Power    float64       `json:"power"` // relative; 1.0 is usual
+	State    StreamerState `json:"state"`
+	Replicas []Replica     `json:"replicas"`
+	Sessions int           `json:"sessions"` // as it last announced
 	// Registered is false when the registry no longer names it, but our own probe says that it is up.
 	Registered bool  `json:"registered"`
 	Check      Check `json:"check"` // our own probe

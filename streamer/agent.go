@@ -29,6 +29,7 @@ type AgentConfig struct {
 	Node      string // the streamer's name
 	Site      string
 	Addresses []netip.AddrPort // iSCSI portals, one a NIC
+	VRIDs     []int            // of the addresses, if they float
 	Power     float64          // relative; 1.0 if zero
 	StorePath string
 	// StoreShared says that other streamers have the same folder.
@@ -294,7 +295,7 @@ func (a *Agent) wanted() ([]Export, []site.Replica) {
 // announce hands the state of now to the herald.
 func (a *Agent) announce(ctx context.Context, state site.StreamerState) <-chan struct{} {
 	s := site.Streamer{
-		Name: a.cfg.Node, Site: a.cfg.Site, Addresses: a.cfg.Addresses, Networks: networks(a.cfg.Addresses), Power: a.cfg.Power, State: state, Replicas: a.served,
+		Name: a.cfg.Node, Site: a.cfg.Site, Addresses: a.cfg.Addresses, Networks: networks(a.cfg.Addresses), VRIDs: a.cfg.VRIDs, Power: a.cfg.Power, State: state, Replicas: a.served,
 	}
 	if a.ended != nil {
 		sessions, err := a.sessions(ctx)
@@ -315,7 +316,7 @@ func devices(sessions []EngineSession) int {
 	return len(seen)
 }
 
-// networks returns the subnets of this host's addresses, so that those that choose can tell its NICs apart.
+// networks returns the subnets of this host's addresses, so that those that choose can tell its NICs apart. A floating address is in that of another one.
 func networks(addresses []netip.AddrPort) []netip.Prefix {
 	have, err := net.InterfaceAddrs()
 	if err != nil {
@@ -324,11 +325,11 @@ func networks(addresses []netip.AddrPort) []netip.Prefix {
 	list := make([]netip.Prefix, len(addresses))
 	for _, h := range have {
 		prefix, err := netip.ParsePrefix(h.String())
-		if err != nil {
+		if err != nil || prefix.IsSingleIP() {
 			continue
 		}
 		for i, a := range addresses {
-			if prefix.Addr() == a.Addr() {
+			if prefix.Contains(a.Addr()) && prefix.Bits() > list[i].Bits() {
 				list[i] = prefix.Masked()
 			}
 		}

@@ -161,6 +161,11 @@ func (d *Director) accept(ctx context.Context, l net.Listener, start func(net.Co
 
 // start leads a connection in a goroutine of its own. It counts as a login until it is a session or has been answered.
 func (d *Director) start(ctx, life context.Context, conn net.Conn, all, logins *sync.WaitGroup) {
+	if loops(d.view(), conn) {
+		d.counts.drop(DropLoop)
+		reset(conn)
+		return
+	}
 	g := d.lobby.enter(conn)
 	logins.Add(1)
 	all.Go(func() { d.serve(ctx, life, g, sync.OnceFunc(logins.Done)) })
@@ -239,7 +244,7 @@ func (d *Director) elsewhere(v *site.View, now time.Time) func(*session) bool {
 	}
 }
 
-// move ends the sessions of draining streamers, paced, as far as another streamer can take them.
+// move ends the sessions of draining streamers, paced, as far as another streamer can take them: those that go through here, and then the redirected ones.
 func (d *Director) move(ctx context.Context) {
 	for {
 		select {
@@ -247,12 +252,12 @@ func (d *Director) move(ctx context.Context) {
 			return
 		case <-d.changed:
 		}
-		for _, s := range d.table.all() {
+		for _, s := range append(d.table.all(), d.table.away()...) {
 			v := d.view()
 			if v.Streamers[s.Streamer].State != site.Draining || !d.elsewhere(v, time.Now())(s) {
 				continue
 			}
-			s.end(endDrain, false)
+			d.leave(ctx, s, endDrain)
 			pause(ctx, d.cfg.DrainPace)
 			if ctx.Err() != nil {
 				return

@@ -28,7 +28,8 @@ const (
 var errBusy = errors.New("targets are being moved already; try again when that is done")
 
 // Rebalance makes as few targets as needed log in anew, one after the other, so that the streamers' sessions per power become even. It
-// stops when one does not come back, and when ctx ends, after the target that is under way.
+// stops when one does not come back, and when ctx ends, after the target that is under way. One redirected target may stay away: nobody here hears
+// when those are switched off.
 func (d *Director) Rebalance(ctx context.Context) (Rebalancing, error) {
 	if !d.rebalancing.TryLock() {
 		return Rebalancing{}, errBusy
@@ -36,17 +37,20 @@ func (d *Director) Rebalance(ctx context.Context) (Rebalancing, error) {
 	defer d.rebalancing.Unlock()
 	sessions, placed := d.placed()
 	moves := site.Spread(d.view(), placed)
-	r := Rebalancing{Left: len(moves)}
+	r, missing := Rebalancing{Left: len(moves)}, false
 	for _, i := range moves {
 		if ctx.Err() != nil {
 			break
 		}
 		s := sessions[i]
 		r.Left--
-		if !d.elsewhere(d.view(), time.Now())(s) || !s.end(endMoved, false) { // it cannot go any more, or has ended by itself
+		if !d.elsewhere(d.view(), time.Now())(s) || !d.leave(ctx, s, endMoved) { // it cannot go any more, or has ended by itself
 			continue
 		}
-		if err := d.back(ctx, s); err != nil {
+		if err := d.back(ctx, s); err != nil && s.isAway() && !missing {
+			missing = true
+			continue
+		} else if err != nil {
 			return r, fmt.Errorf("%w; stopped with %d moved and %d left", err, r.Moved, r.Left)
 		}
 		r.Moved++
@@ -57,7 +61,8 @@ func (d *Director) Rebalance(ctx context.Context) (Rebalancing, error) {
 
 // placed returns the sessions, and where they are.
 func (d *Director) placed() ([]*session, []site.Placed) {
-	sessions := d.table.all()
+	here := d.table.all()
+	sessions := append(here, settled(d.view(), here, d.table.away())...)
 	placed := make([]site.Placed, len(sessions))
 	for i, s := range sessions {
 		placed[i] = site.Placed{Login: s.login, Streamer: s.Streamer}

@@ -3,6 +3,9 @@ package streamer
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
+	"slices"
 	"time"
 
 	"everboot/internal/iscsi"
@@ -44,4 +47,25 @@ func (d *Director) redirect(ctx context.Context, c *caller) {
 	answer := c.login.Request.Reject(iscsi.StatusMovedTemporarily)
 	answer.Data = iscsi.Keys{{Name: "TargetAddress", Value: s.portal}}.Append(nil)
 	d.say(ctx, c.conn, answer)
+}
+
+// loops reports whether a director dialled a streamer and came here: an appliance stands in at the address of a streamer that fell silent. Its targets may
+// log in there, as anywhere; a director that did would lead their logins in a circle.
+func loops(v *site.View, conn net.Conn) bool {
+	local, okLocal := conn.LocalAddr().(*net.TCPAddr)
+	remote, okRemote := conn.RemoteAddr().(*net.TCPAddr)
+	if !okLocal || !okRemote {
+		return false
+	}
+	at, from := local.AddrPort(), remote.AddrPort().Addr().Unmap()
+	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	if from != at.Addr() && !slices.ContainsFunc(v.Appliances, func(a site.Appliance) bool { return a.Address == from }) {
+		return false
+	}
+	for _, s := range v.Streamers {
+		if slices.Contains(s.Addresses, at) {
+			return true
+		}
+	}
+	return false
 }

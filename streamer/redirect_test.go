@@ -1,8 +1,12 @@
 package streamer_test
 
 import (
+	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"everboot/internal/iscsi"
 	"everboot/site"
@@ -96,4 +100,85 @@ func TestRedirectEndsNoOtherSession(t *testing.T) {
 	if last, _ := f.director.Last(t1); last.Failovers != 0 {
 		t.Errorf("the system's login counts as a failover: %+v", last)
 	}
+}
+
+// roam plays an initiator that goes wherever it is redirected to, and comes back to the director whenever it loses that one. The returned function says which
+// streamer it reads from.
+func (f *fleet) roam(mac site.MAC) (from func() string) {
+	ctx, cancel := context.WithCancel(f.t.Context())
+	var done sync.WaitGroup
+	var serial atomic.Value
+	serial.Store("")
+	f.t.Cleanup(func() { cancel(); done.Wait() })
+	done.Go(func() {
+		c := f.config(mac)
+		c.ISID = openISCSI
+		for ctx.Err() == nil {
+			s, err := iscsi.Dial(ctx, f.address, c)
+			if moved := new(iscsi.LoginError); errors.As(err, &moved) {
+				s, err = iscsi.Dial(ctx, moved.Address, c)
+			}
+			if err != nil {
+				continue
+			}
+			for err == nil {
+				var page []byte
+				if page, err = s.InquiryPage(ctx, 0x80); err == nil {
+					serial.Store(string(page[4:]))
+				}
+			}
+			s.Close()
+			serial.Store("")
+		}
+	})
+	return func() string { return serial.Load().(string) }
+}
+
+// A streamer that drains is left by those that it was told to send away, too, and they are redirected again: that they are back soon is not their fault.
+func TestDrainOfRedirected(t *testing.T) {
+	f := newFleet(t, streamer.DirectorConfig{Redirect: true, DialTimeout: 10 * time.Second})
+	f.add("s1")
+	from := f.roam(t1)
+	eventually(t, "it streams from s1", func() bool { return from() == "s1" })
+	f.set("s1", func(s *site.Streamer) { s.State = site.Draining })
+	time.Sleep(20 * time.Millisecond)
+	if last, _ := f.director.Last(t1); last.Streamer != "s1" || !last.Redirected || f.saw("recalled", "") {
+		t.Errorf("it was sent away from the only streamer: %+v", last)
+	}
+	f.add("s2")
+	eventually(t, "it streams from s2", func() bool { return from() == "s2" })
+	if last, _ := f.director.Last(t1); !last.Redirected || last.Streamer != "s2" || last.Failovers != 1 || !f.saw("recalled", "s1: the streamer is draining") {
+		t.Errorf("last %+v, events %v", last, f.events)
+	}
+}
+
+// Of redirected targets nobody hears when they are switched off: as many as the streamers announce are moved.
+func TestRebalanceOfRedirected(t *testing.T) {
+	const live = 6
+	f := newFleet(t, streamer.DirectorConfig{Redirect: true, DialTimeout: 10 * time.Second, DrainPace: time.Millisecond})
+	f.add("s1")
+	device := func(i int) site.MAC { mac := t1; mac[5] = byte(i + 1); return mac }
+	for i := range 4 { // they were there once
+		f.ask(device(50+i), openISCSI)
+	}
+	var from []func() string
+	for i := range live {
+		from = append(from, f.roam(device(i)))
+	}
+	at := func(name string) (n int) {
+		for _, f := range from {
+			if f() == name {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "all stream from s1", func() bool { return at("s1") == live })
+	f.set("s1", func(s *site.Streamer) { s.Sessions = live })
+	f.add("s2")
+	r, err := f.director.Rebalance(t.Context())
+	if err != nil || r.Moved != live/2 || r.Left != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	eventually(t, "half stream from s2", func() bool { return at("s1") == live/2 && at("s2") == live/2 })
 }

@@ -20,6 +20,8 @@ type run struct {
 	Failovers int       `json:"failovers,omitempty"`
 	// Redirected sessions do not go through a director.
 	Redirected bool `json:"redirected,omitempty"`
+	// ISID is that of a redirected session, in hexadecimal digits; empty: not known.
+	ISID string `json:"isid,omitempty"`
 	// From is where it logged in from; not valid: not known.
 	From netip.Addr `json:"from,omitzero"`
 }

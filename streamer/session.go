@@ -1,6 +1,7 @@
 package streamer
 
 import (
+	"encoding/hex"
 	"errors"
 	"hash/maphash"
 	"sync"
@@ -205,7 +206,11 @@ func (h *shard) note(s *session, redirected bool) (before record, failover bool)
 
 // runs returns what the session's device runs from now on.
 func (s *session) runs(redirected bool) run {
-	return run{s.Device, s.target, s.Streamer, s.Since, s.Failovers, redirected, s.login.From}
+	r := run{MAC: s.Device, Target: s.target, Streamer: s.Streamer, Since: s.Since, Failovers: s.Failovers, Redirected: redirected, From: s.login.From}
+	if redirected {
+		r.ISID = hex.EncodeToString(s.isid[:])
+	}
+	return r
 }
 
 // stalled notes how long a device waited in its last failover.

@@ -19,6 +19,7 @@ const (
 	DropMalformed Drop = "malformed"  // not a login request, or one that breaks the rules
 	DropOversized Drop = "oversized"  // more bytes than a login may have
 	DropDiscovery Drop = "discovery"  // a discovery session that broke off
+	DropLoop      Drop = "loop"       // a director dialled a streamer whose address this appliance has now
 	DropStop      Drop = "stopping"   // the director stops; the initiator was told to come back
 	DropAnswer    Drop = "unanswered" // the answer could not be sent
 )

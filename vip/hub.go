@@ -105,6 +105,13 @@ func (h *hub) leave(p *hubPort) error {
 	return err
 }
 
+// over reports whether the last port was closed.
+func (h *hub) over() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.ports) == 0
+}
+
 // Send implements wire.
 func (p *hubPort) Send(message []byte, from, to netip.Addr) error {
 	return p.hub.wire.Send(message, from, to)

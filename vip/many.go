@@ -20,6 +20,20 @@ type opener struct {
 	together bool // there are several
 }
 
+// Opener opens routers one by one, as they become known; those of one interface and family share a socket. It is for one goroutine.
+type Opener struct {
+	opener
+	log *slog.Logger
+}
+
+// NewOpener returns an Opener that has opened none.
+func NewOpener(log *slog.Logger) *Opener {
+	return &Opener{opener{hubs: map[shared]*hub{}, watches: map[string]*watch{}, together: true}, log}
+}
+
+// Open does what New does. CheckTogether knows what must not be open at the same time.
+func (o *Opener) Open(cfg Config) (*Router, error) { return o.open(cfg.withDefaults(), o.log) }
+
 // NewAll returns a Router for each configuration, as New does; those of one interface and family share a socket. It returns all
 // or none.
 func NewAll(configs []Config, log *slog.Logger) ([]*Router, error) {
@@ -67,7 +81,7 @@ func (o *opener) open(cfg Config, log *slog.Logger) (*Router, error) {
 	closeRest := e.close
 	e.probes, e.close = probes, func() error { return errors.Join(probes.Close(), closeRest()) }
 	r := newRouter(cfg, e, log)
-	if o.watches[cfg.Interface] == nil {
+	if w := o.watches[cfg.Interface]; w == nil || w.over() {
 		if o.watches[cfg.Interface], err = openWatch(link, log); err != nil {
 			return nil, errors.Join(err, r.Close())
 		}
@@ -83,7 +97,7 @@ func (o *opener) wire(link *net.Interface, cfg Config) (sharedWire, error) {
 		return openWire(link, cfg, listening)
 	}
 	key := shared{cfg.Interface, cfg.is6()}
-	if o.hubs[key] == nil {
+	if h := o.hubs[key]; h == nil || h.over() {
 		w, err := openWire(link, cfg, listening)
 		if err != nil {
 			return nil, err

@@ -145,6 +145,13 @@ func (w *watch) join(r *Router) {
 	}
 }
 
+// over reports whether the last router has left.
+func (w *watch) over() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.members == 0
+}
+
 func (w *watch) leave(r *Router) {
 	w.mu.Lock()
 	for _, a := range r.cfg.addrs() {

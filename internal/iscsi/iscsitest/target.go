@@ -3,6 +3,7 @@ package iscsitest
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -30,6 +31,7 @@ type Target struct {
 	probes atomic.Int64 // of these
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
+	nexus  map[string]net.Conn // by the initiator's name and ISID
 	dead   bool
 }
 
@@ -73,6 +75,33 @@ func (t *Target) add(conn net.Conn) bool {
 	return true
 }
 
+// Sessions returns how many of its sessions live, probes' and discoveries' too.
+func (t *Target) Sessions() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.nexus)
+}
+
+// reinstate ends the session that a new one of the same initiator replaces (RFC 7143 §6.3.5). The returned function notes the new one's end.
+func (t *Target) reinstate(name string, conn net.Conn) (over func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if old := t.nexus[name]; old != nil {
+		old.Close()
+	}
+	if t.nexus == nil {
+		t.nexus = make(map[string]net.Conn)
+	}
+	t.nexus[name] = conn
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.nexus[name] == conn {
+			delete(t.nexus, name)
+		}
+	}
+}
+
 // Kill closes all connections, as a SIGKILL would.
 func (t *Target) Kill() {
 	t.mu.Lock()
@@ -104,6 +133,7 @@ func (t *Target) session(conn net.Conn) {
 	if strings.Contains(login.Initiator, ":probe:") {
 		t.probes.Add(1)
 	}
+	defer t.reinstate(fmt.Sprintf("%s,%x", login.Initiator, login.Request.ISID), conn)()
 	s, err := iscsi.Accept(conn, login)
 	if err != nil {
 		return

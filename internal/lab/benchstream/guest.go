@@ -56,7 +56,7 @@ func guest(binary, dir string) error {
 
 // redirected boots a machine whose stream is forwarded, has the appliances redirect from then on, and shows what the machine sees of it.
 func redirected(binary, dir string) error {
-	m, end, err := newMachine(binary, dir, vdisk.Minimal, fleet.Options{})
+	m, end, err := newMachine(binary, dir, vdisk.Minimal, fleet.Options{Floating: true})
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,10 @@ func redirected(binary, dir string) error {
 	return m.measureAll([]failure{
 		restart,
 		{"redirected, streamer killed", 100 * time.Millisecond, 5, kill, start},
-		{"redirected, streamer's host silent", 0, 2, silence(true), silence(false)},
+		{"redirected, streamer's host silent", time.Second, 5, silence(true), silence(false)},
+		{"redirected, planned drain", 100 * time.Millisecond, 3,
+			func(owner, serving string) error { return m.ask(owner, "streamer", "drain", serving) },
+			func(owner, serving string) error { return m.ask(owner, "streamer", "resume", serving) }},
 		{"redirected, appliance: guard and worker killed", 0, 1, func(owner, _ string) error { m.Host[owner].KillAll(); return nil },
 			func(owner, _ string) error { m.Start(owner); return nil }},
 	})
@@ -199,20 +202,13 @@ func (m *machine) failures() []failure {
 	kill := func(_, serving string) error { m.Host[serving].KillAll(); return nil }
 	start := func(_, serving string) error { m.Start(serving); return nil }
 	silence := func(name string, on bool) error { m.Host[name].Cables()[0].Silence(on); return nil }
-	command := func(args ...string) error {
-		out, err := m.Command("a", args...)
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
-	}
 	return []failure{
 		{"streamer killed", 100 * time.Millisecond, 5, kill, start},
 		{"streamer's host silent", 700 * time.Millisecond, 3,
 			func(_, serving string) error { return silence(serving, true) }, func(_, serving string) error { return silence(serving, false) }},
 		{"planned drain", 100 * time.Millisecond, 3,
-			func(_, serving string) error { return command("streamer", "drain", serving) },
-			func(_, serving string) error { return command("streamer", "resume", serving) }},
+			func(_, serving string) error { return m.ask("a", "streamer", "drain", serving) },
+			func(_, serving string) error { return m.ask("a", "streamer", "resume", serving) }},
 		{"streamer's agent stopped", 100 * time.Millisecond, 2,
 			func(_, serving string) error { return m.Process(serving).Stop(30 * time.Second) }, start},
 		{"appliance's worker killed", 300 * time.Millisecond, 5, func(owner, _ string) error { return m.KillWorker(owner) }, nil},
@@ -221,6 +217,15 @@ func (m *machine) failures() []failure {
 		{"appliance: guard and worker killed", 0, 2,
 			func(owner, _ string) error { m.Host[owner].KillAll(); return nil }, func(owner, _ string) error { m.Start(owner); return nil }},
 	}
+}
+
+// ask runs a command at an appliance.
+func (m *machine) ask(appliance string, args ...string) error {
+	out, err := m.Command(appliance, args...)
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 func (m *machine) measureAll(list []failure) error {

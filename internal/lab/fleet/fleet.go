@@ -30,7 +30,10 @@ const (
 var (
 	applianceAddress = map[string]string{"a": "198.18.0.2", "b": "198.18.0.3"}
 	streamerAddress  = map[string]string{"s1": "198.18.0.21", "s2": "198.18.0.22"}
-	consulAddress    = map[string]string{"c1": "198.18.0.31", "c2": "198.18.0.32", "c3": "198.18.0.33"}
+	// floatingAddress and its vrid are a streamer's with Options.Floating.
+	floatingAddress = map[string]string{"s1": "198.18.0.121", "s2": "198.18.0.122"}
+	floatingVRID    = map[string]int{"s1": 61, "s2": 62}
+	consulAddress   = map[string]string{"c1": "198.18.0.31", "c2": "198.18.0.32", "c3": "198.18.0.33"}
 )
 
 // Options say what the site is made of.
@@ -51,6 +54,8 @@ type Options struct {
 	Router []string
 	// Loader says that targets start the boot loader of their vDisk, which reads the kernel block by block; else they load it over HTTP.
 	Loader bool
+	// Floating says that streamers serve at addresses that float.
+	Floating bool
 	// Machines says that the appliances are whole machines, which somebody else starts: they have no host here, and are asked over their API.
 	Machines bool
 }
@@ -164,7 +169,12 @@ func (f *Fleet) writeStreamer(name string) error {
 	var c strings.Builder
 	fmt.Fprintf(&c, "node = %q\nsite = %q\nstate = %q\n\n", name, siteName, f.path(name))
 	fmt.Fprintf(&c, "[registry]\n%s\n", f.registry(name))
-	fmt.Fprintf(&c, "[iscsi]\naddresses = [\"%s:3260\"]\n\n[store]\npath = %q\n", streamerAddress[name], f.path(name, "vdisks"))
+	if f.opts.Floating {
+		fmt.Fprintf(&c, "[iscsi]\naddresses = [\"%s:3260\"]\nvrids = [%d]\n", floatingAddress[name], floatingVRID[name])
+	} else {
+		fmt.Fprintf(&c, "[iscsi]\naddresses = [\"%s:3260\"]\n", streamerAddress[name])
+	}
+	fmt.Fprintf(&c, "\n[store]\npath = %q\n", f.path(name, "vdisks"))
 	if err := f.placeReplica(name); err != nil {
 		return err
 	}
