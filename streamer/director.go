@@ -7,10 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,9 +30,6 @@ type Director struct {
 	pool    pool
 	table   *table
 	counts  counts
-
-	relays []*relay      // each with a thread of its own
-	turn   atomic.Uint64 // whose is next
 
 	rebalancing sync.Mutex
 }
@@ -75,11 +70,6 @@ func (d *Director) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	endRelays, err := d.startRelays()
-	defer endRelays()
-	if err != nil {
-		return err
-	}
 	var all, logins sync.WaitGroup
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
@@ -103,26 +93,6 @@ func (d *Director) Run(ctx context.Context) error {
 	end()
 	all.Wait()
 	return err
-}
-
-// startRelays starts as many relays as half of the processors: targets also boot meanwhile. The returned function ends those that started.
-func (d *Director) startRelays() (end func(), err error) {
-	var all sync.WaitGroup
-	d.relays = nil
-	for range max(1, runtime.NumCPU()/2) {
-		var r *relay
-		if r, err = newRelay(); err != nil {
-			break
-		}
-		d.relays = append(d.relays, r)
-		all.Go(r.run)
-	}
-	return func() {
-		for _, r := range d.relays {
-			r.end()
-		}
-		all.Wait()
-	}, err
 }
 
 // listen opens the listeners. After an error it returns those that are open.

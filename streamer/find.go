@@ -158,7 +158,7 @@ func (d *Director) try(ctx context.Context, c *caller) (*session, site.Reason) {
 			return nil, site.Picked
 		}
 		d.pass(c, answer)
-		s.initiator, s.leg = detach(c.conn), detach(leg)
+		s.initiator, s.leg = c.conn, leg
 		return s, site.Picked
 	}
 }

@@ -30,7 +30,7 @@ func (d *Director) forward(ctx context.Context, s *session) {
 	s.block = func(now time.Time) { d.reads(s, before, failover, now) }
 	stop := context.AfterFunc(ctx, func() { s.end(endStop, true) })
 	defer stop()
-	cause := s.run(d.relays[d.turn.Add(1)%uint64(len(d.relays))])
+	cause := s.run()
 	d.counts.bytesIn.Add(s.in)
 	d.counts.bytesOut.Add(s.out)
 	d.log.Info("iSCSI session closed", "device", s.Device.String(), "streamer", s.Streamer, "why", cause, "bytes", s.out)

@@ -2,6 +2,7 @@ package streamer
 
 import (
 	"encoding/binary"
+	"io"
 	"time"
 
 	"everboot/internal/iscsi"
@@ -14,42 +15,42 @@ const (
 	blockSize   = 512 // the smallest; what else a disk says of itself is shorter
 )
 
-// opening looks for the first block of the disk in what the streamer says, PDU by PDU. It only ever sees what is passed on anyway: digests or
-// nonsense make it miss the block, and hold nothing back.
-type opening struct {
-	header [bhsSize]byte
-	have   int  // bytes of the header that were seen
-	ahead  int  // bytes that are passed on before it sees the next
-	pdus   int  // that it has seen
-	block  bool // what is ahead ends with the first block
+// open forwards what the streamer says PDU by PDU, until the first block of the disk has passed. Whatever it makes of a PDU, it passes
+// every byte on in order: digests or nonsense only make it miss the block.
+func (s *session) open() error {
+	var header [bhsSize]byte
+	for range openingPDUs {
+		if err := s.passHeader(header[:]); err != nil {
+			return err
+		}
+		data := int64(binary.BigEndian.Uint32(header[4:]) & 0xffffff)
+		rest := 4*int64(header[4]) + (data+3)&^3 // TotalAHSLength counts words (RFC 7143 §11.2.1.5)
+		if _, err := io.CopyN(s.initiator, s.leg, rest); err != nil {
+			return err
+		}
+		if iscsi.Opcode(header[0]&0x3f) == iscsi.OpDataIn && data >= blockSize {
+			s.delivered(time.Now())
+			return nil
+		}
+	}
+	return nil
 }
 
-// wants returns how many of the next bytes it would see.
-func (o *opening) wants() int { return bhsSize - o.have }
-
-// see takes the next bytes, at most as many as it wants. They may be fewer than a header has: with digests what stands here is the end of another
-// PDU, and nothing follows until the initiator has got it.
-func (o *opening) see(next []byte) {
-	o.have += copy(o.header[o.have:], next)
-	o.ahead = len(next)
-	if o.have < bhsSize {
-		return
+// passHeader forwards as many bytes as a header has, each as soon as it is there: with digests what stands here is the end of another PDU, and
+// nothing follows until the initiator has seen it.
+func (s *session) passHeader(header []byte) error {
+	for n := 0; n < len(header); {
+		m, err := s.leg.Read(header[n:])
+		if m > 0 {
+			if _, err := s.initiator.Write(header[n : n+m]); err != nil {
+				return err
+			}
+		}
+		if n += m; err != nil {
+			return err
+		}
 	}
-	data := int(binary.BigEndian.Uint32(o.header[4:]) & 0xffffff)
-	o.ahead += 4*int(o.header[4]) + (data+3)&^3 // TotalAHSLength counts words (RFC 7143 §11.2.1.5)
-	o.block = iscsi.Opcode(o.header[0]&0x3f) == iscsi.OpDataIn && data >= blockSize
-	o.have = 0
-	o.pdus++
-}
-
-// passed notes that so many of the bytes ahead were passed on. It reports whether the first block has passed with them, and whether there
-// is nothing more to look for.
-func (o *opening) passed(n int) (found, over bool) {
-	o.ahead -= n
-	if o.ahead > 0 {
-		return false, false
-	}
-	return o.block, o.block || o.pdus >= openingPDUs
+	return nil
 }
 
 // stallBegan returns since when a session's initiator has waited for an answer, at its end for that cause; zero: it does not, or nobody can tell.

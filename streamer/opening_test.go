@@ -1,6 +1,8 @@
 package streamer
 
 import (
+	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -10,22 +12,29 @@ import (
 // TestDigestsAreNotHeldBack: with a header digest (RFC 7143 §11.2.3, not looked for) four bytes of a PDU stand where the next header would. They are
 // passed on although nothing follows: the streamer says no more until the initiator has seen them.
 func TestDigestsAreNotHeldBack(t *testing.T) {
+	initiator, near := net.Pipe()
+	leg, far := net.Pipe()
+	for _, c := range []net.Conn{initiator, near, leg, far} {
+		defer c.Close()
+	}
+	s := &session{initiator: near, leg: leg}
+	ended := make(chan error, 1)
+	go func() { ended <- s.open() }()
 	pdu := make([]byte, bhsSize+4)
 	pdu[0] = byte(iscsi.OpNopIn)
-	var o opening
-	for rest := pdu; len(rest) > 0; {
-		o.see(rest[:min(o.wants(), len(rest))])
-		if o.ahead == 0 {
-			t.Fatalf("%d bytes are held back", len(rest))
-		}
-		rest = rest[o.ahead:]
-		if found, over := o.passed(o.ahead); found || over {
-			t.Fatalf("a NOP is a block: %v, %v", found, over)
-		}
+	go far.Write(pdu)
+	initiator.SetReadDeadline(time.Now().Add(10 * time.Second))
+	got := make([]byte, len(pdu))
+	if n, err := io.ReadFull(initiator, got); err != nil {
+		t.Fatalf("%d of %d bytes passed: %v", n, len(pdu), err)
+	}
+	far.Close()
+	if err := <-ended; err == nil {
+		t.Error("the end was not noticed")
 	}
 }
 
-// TestFirstBlock: the block counts as delivered when its last byte has passed, however the bytes come.
+// TestFirstBlock: the block counts as delivered when its last byte has passed, however the bytes come, and not before.
 func TestFirstBlock(t *testing.T) {
 	answer := make([]byte, bhsSize)
 	answer[0], answer[7] = byte(iscsi.OpDataIn), 36 // an INQUIRY's: too short for a block
@@ -34,16 +43,28 @@ func TestFirstBlock(t *testing.T) {
 	block[0], block[6] = byte(iscsi.OpDataIn), blockSize>>8
 	stream := append(answer, block...)
 	for _, step := range []int{1, 7, bhsSize, len(stream)} {
-		var o opening
-		for at := 0; at < len(stream); {
-			if o.ahead == 0 {
-				o.see(stream[at:min(len(stream), at+min(o.wants(), step))])
+		initiator, near := net.Pipe()
+		leg, far := net.Pipe()
+		s := &session{initiator: near, leg: leg, block: func(time.Time) {}}
+		ended := make(chan error, 1)
+		go func() { ended <- s.open() }()
+		go func() {
+			for at := 0; at < len(stream); at += step {
+				far.Write(stream[at:min(len(stream), at+step)])
 			}
-			n := min(o.ahead, step)
-			at += n
-			if found, over := o.passed(n); found != (at == len(stream)) || over != found {
-				t.Fatalf("steps of %d, after %d of %d bytes: found %v, over %v", step, at, len(stream), found, over)
-			}
+		}()
+		initiator.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.ReadFull(initiator, make([]byte, len(stream)-1)); err != nil || s.blockAt.Load() != 0 {
+			t.Errorf("steps of %d, before the last byte: %v, delivered %t", step, err, s.blockAt.Load() != 0)
+		}
+		if _, err := io.ReadFull(initiator, make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
+		if err := <-ended; err != nil || s.blockAt.Load() == 0 {
+			t.Errorf("steps of %d: %v, delivered %t", step, err, s.blockAt.Load() != 0)
+		}
+		for _, c := range []net.Conn{initiator, near, leg, far} {
+			c.Close()
 		}
 	}
 }

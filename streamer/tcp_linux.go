@@ -47,41 +47,29 @@ func fallSilent(l net.Listener) {
 	c.SetDeadline(time.Now().Add(backlogTime))
 }
 
-// reset ends a connection with a RST, which leaves no state behind.
+// reset ends a connection with a RST, which leaves no state behind. It does so also while another process holds a copy of the socket:
+// closing ours would tell the peer nothing then (tcp_disconnect in the kernel's tcp.c).
 func reset(conn net.Conn) {
-	disconnect(conn)
-	conn.Close()
-}
-
-// disconnect sends a RST, also while another process holds a copy of the socket: closing ours would tell the peer nothing then (tcp_disconnect in
-// the kernel's tcp.c).
-func disconnect(conn any) {
 	control(conn, func(fd int) {
 		unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unix.RawSockaddr{Family: unix.AF_UNSPEC})), unix.SizeofSockaddrInet4)
 	})
-}
-
-// hangUp ends a connection after what was written.
-func hangUp(conn net.Conn) {
-	shutdown(conn)
 	conn.Close()
 }
 
-// shutdown sends a FIN after what was written, also while another process holds a copy of the socket.
-func shutdown(conn any) {
+// hangUp ends a connection after what was written, also while another process holds a copy of the socket.
+func hangUp(conn net.Conn) {
 	control(conn, func(fd int) { unix.Shutdown(fd, unix.SHUT_RDWR) })
+	conn.Close()
 }
 
-// control runs f with the file descriptor of a TCP connection, be it the runtime's or a relay's. What fails there is made up for by the close that
-// follows.
-func control(conn any, f func(fd int)) {
-	switch c := conn.(type) {
-	case *socket:
-		c.use(f)
-	case *net.TCPConn:
-		if raw, err := c.SyscallConn(); err == nil {
-			raw.Control(func(fd uintptr) { f(int(fd)) })
-		}
+// control runs f with the file descriptor of a TCP connection. What fails there is made up for by the close that follows.
+func control(conn net.Conn, f func(fd int)) {
+	c, ok := conn.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	if raw, err := c.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { f(int(fd)) })
 	}
 }
 
@@ -94,11 +82,11 @@ func tuneLeg(conn net.Conn) {
 	tune(conn, net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 2}, legPatience)
 }
 
-// part ends the connection to a streamer that says nothing, so that the kernel goes on sending the FIN for a minute or two: if the host was only
+// part closes the connection to a streamer that says nothing, so that the kernel goes on sending the FIN for a minute or two: if the host was only
 // cut off, its target program must learn that this session has ended, or would count it as load for an hour.
-func part(leg *socket) {
-	leg.use(func(fd int) { unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_USER_TIMEOUT, 0) })
-	shutdown(leg)
+func part(conn net.Conn) {
+	control(conn, func(fd int) { unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_USER_TIMEOUT, 0) })
+	conn.Close()
 }
 
 // tuneInitiator gives a target longer: its cable may be pulled and put back, or it may be a guest that is being moved.
@@ -121,7 +109,7 @@ func tune(conn net.Conn, keepalive net.KeepAliveConfig, patience time.Duration) 
 }
 
 // tcpInfo asks the kernel about a connection, so that knowing costs nothing while bytes flow.
-func tcpInfo(conn *socket) (info *unix.TCPInfo, ok bool) {
+func tcpInfo(conn net.Conn) (info *unix.TCPInfo, ok bool) {
 	control(conn, func(fd int) {
 		var err error
 		info, err = unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
@@ -131,7 +119,7 @@ func tcpInfo(conn *socket) (info *unix.TCPInfo, ok bool) {
 }
 
 // tcpBytes returns how much a connection has received, and how much of what it sent was acknowledged.
-func tcpBytes(conn *socket) (received, acked uint64) {
+func tcpBytes(conn net.Conn) (received, acked uint64) {
 	if info, ok := tcpInfo(conn); ok {
 		return info.Bytes_received, info.Bytes_acked
 	}
@@ -139,7 +127,7 @@ func tcpBytes(conn *socket) (received, acked uint64) {
 }
 
 // gaveUp reports whether the kernel has given a connection up.
-func gaveUp(conn *socket) bool {
+func gaveUp(conn net.Conn) bool {
 	info, ok := tcpInfo(conn)
 	return ok && info.State == unix.BPF_TCP_CLOSE
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	mrand "math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -260,7 +261,7 @@ func (w *watcher) leave(sessions []*session, hung map[string]bool, now time.Time
 
 // waiting returns how long an initiator has been waiting for a streamer's answer: since it last sent something, if that was after the
 // streamer's last word; zero if it does not wait, or if nobody can tell.
-func waiting(initiator, leg *socket) time.Duration {
+func waiting(initiator, leg net.Conn) time.Duration {
 	asked, okA := tcpInfo(initiator)
 	answered, okB := tcpInfo(leg)
 	if !okA || !okB {
@@ -274,7 +275,7 @@ func waiting(initiator, leg *socket) time.Duration {
 }
 
 // heard returns how long ago a connection last received anything, be it an acknowledgement.
-func heard(conn *socket) time.Duration {
+func heard(conn net.Conn) time.Duration {
 	info, ok := tcpInfo(conn)
 	if !ok {
 		return 0
