@@ -147,9 +147,10 @@ func TestDrainOfRedirected(t *testing.T) {
 	}
 	f.add("s2")
 	eventually(t, "it streams from s2", func() bool { return from() == "s2" })
-	if last, _ := f.director.Last(t1); !last.Redirected || last.Streamer != "s2" || last.Failovers != 1 || !f.saw("recalled", "s1: the streamer is draining") {
-		t.Errorf("last %+v, events %v", last, f.events)
+	if last, _ := f.director.Last(t1); !last.Redirected || last.Streamer != "s2" || last.Failovers != 1 {
+		t.Errorf("last %+v", last)
 	}
+	eventually(t, "the timeline says why", func() bool { return f.saw("recalled", "s1: the streamer is draining") }) // the target may be quicker
 }
 
 // Of redirected targets nobody hears when they are switched off: as many as the streamers announce are moved.
