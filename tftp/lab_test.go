@@ -189,6 +189,7 @@ func TestClientsFetchTheRightBytes(t *testing.T) {
 			"busybox 512":   {"busybox", "tftp", "-g", "-r", "/" + name, "-l", "OUT", "198.18.0.10"},
 			"atftp windows": {"atftp", "--option", "blksize 1428", "--option", "windowsize 16", "--get", "-r", name, "-l", "OUT", "198.18.0.10"},
 			"curl http":     {"curl", "-sSf", "-o", "OUT", "http://198.18.0.10/" + name},
+			"curl http v6":  {"curl", "-sSf", "-o", "OUT", "http://[2001:db8::10]/" + name},
 		}
 		if len(want) < 1<<20 { // 66,000 blocks in lockstep take their time
 			addresses = append(addresses, "2001:db8::10")
