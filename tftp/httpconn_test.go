@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestUnsentIsBound protects the speed with many clients: without the bound the kernel takes megabytes of each answer, and gives them up piece by piece.
+// TestUnsentIsBound protects the speed with many clients.
 func TestUnsentIsBound(t *testing.T) {
 	tcp, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {

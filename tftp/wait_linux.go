@@ -14,8 +14,8 @@ const (
 	spinFor = 60 * time.Microsecond
 	// spinMost is how many transfers there may be: with more, there is something to do after each wake-up anyway.
 	spinMost = 4
-	// taken: if another thread had the processor for so long while we spun, there is none to spare, and we sleep for the next spinPause. What
-	// interrupts, the runtime's own threads and the host of a virtual machine take is less.
+	// taken: if another thread had the processor for so long while we spun, there is none to spare, and we sleep for the next spinPause. Shorter
+	// gaps come all the time: they say nothing.
 	taken     = 200 * time.Microsecond
 	spinPause = 2 * time.Millisecond
 	// gatherFrom is from how many transfers on the owner lets ACKs gather for gatherFor, after less than half a batch of them: each wake-up, and each
