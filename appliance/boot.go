@@ -153,20 +153,6 @@ func (w *worker) openTFTP() (err error) {
 	return err
 }
 
-// ownsVIP tells TFTP whether the floating addresses are this node's: it leads their transfers, or lets go of them.
-func (w *worker) ownsVIP(active bool) {
-	if w.tftp == nil {
-		return
-	}
-	var addresses []netip.Addr
-	for _, p := range w.cfg.VIP.Addresses {
-		if active {
-			addresses = append(addresses, p.Addr())
-		}
-	}
-	w.tftp.Own(addresses)
-}
-
 // transferTimeout bounds how long a status waits for the transfers.
 const transferTimeout = time.Second
 

@@ -244,9 +244,7 @@ func (w *worker) runVIP(ctx, all context.Context) error {
 	followed := make(chan struct{})
 	go func() {
 		defer close(followed)
-		for t := range w.vip.Changes() {
-			w.ownsVIP(t.To == vrrp.Active)
-		}
+		w.followVIPs()
 	}()
 	stopSaving := w.saveHeard()
 	group, ctx := errgroup.WithContext(ctx)
@@ -257,6 +255,39 @@ func (w *worker) runVIP(ctx, all context.Context) error {
 	stopSaving()
 	<-followed
 	return err
+}
+
+// followVIPs tells TFTP which floating addresses are this node's, of all groups, until all routers have ended: it leads their transfers, or lets go of them.
+func (w *worker) followVIPs() {
+	var mu sync.Mutex
+	var group sync.WaitGroup
+	active := make([]bool, len(w.vips))
+	for i, r := range w.vips {
+		group.Go(func() {
+			for t := range r.Changes() {
+				mu.Lock()
+				active[i] = t.To == vrrp.Active
+				if w.tftp != nil {
+					w.tftp.Own(owned(w.cfg.vipConfigs(), active))
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+}
+
+// owned returns the addresses of the groups that are active here.
+func owned(groups []vip.Config, active []bool) (addresses []netip.Addr) {
+	for i, g := range groups {
+		if i >= len(active) || !active[i] {
+			continue
+		}
+		for _, p := range g.Addresses {
+			addresses = append(addresses, p.Addr())
+		}
+	}
+	return addresses
 }
 
 // saveHeard saves what the routers hear until it is told to stop, which it does when they have.

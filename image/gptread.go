@@ -34,6 +34,9 @@ func readGPT(disk io.ReaderAt, size int64) (*gptTable, error) {
 		}
 		return nil, errors.New("it has no partition table; make a GPT first, or write a whole medium: everboot image disk --output FILE")
 	}
+	if err := checkProtective(sectors[:sectorSize]); err != nil {
+		return nil, err
+	}
 	t, err := parseGPT(disk, size, header, 1)
 	if err != nil {
 		return nil, err
@@ -58,6 +61,30 @@ func readGPT(disk io.ReaderAt, size int64) (*gptTable, error) {
 		return nil, broken("its backup lies where partitions may")
 	}
 	return t, nil
+}
+
+const (
+	mbrTable, mbrEntrySize, mbrEntries = 446, 16, 4
+	mbrProtective                      = 0xee
+)
+
+// checkProtective refuses a disk whose MBR says more than that there is a GPT (UEFI 2.10 §5.2.3): of a disk that was partitioned as MBR later both copies of
+// the old GPT may be whole still, and all systems go by the MBR.
+func checkProtective(sector []byte) error {
+	protective := 0
+	for i := range mbrEntries {
+		switch entry := sector[mbrTable+i*mbrEntrySize:]; entry[4] {
+		case mbrProtective:
+			protective++
+		case 0:
+		default:
+			return errors.New("its MBR has partitions of its own beside a GPT, of which one may be old: make sure which is true, and make the other go, with gdisk, say")
+		}
+	}
+	if sector[510] != 0x55 || sector[511] != 0xaa || protective != 1 {
+		return errors.New("it has a GPT, but no MBR that says so: the GPT may be old; mend the MBR first, with gdisk, say")
+	}
+	return nil
 }
 
 func broken(what string) error {

@@ -103,6 +103,9 @@ func TestPartitionIsRefused(t *testing.T) {
 		"no free gap of 8 MiB; the largest has 7168 KiB":                      func(*memory) {},
 		"no partition table":                                                  func(d *memory) { clear(d.data) },
 		"a GPT is needed":                                                     func(d *memory) { clear(d.data[512:]) },
+		"its MBR has partitions of its own":                                   func(d *memory) { d.data[446+4] = 0x83 },    // made an MBR disk later
+		"its MBR has partitions of its own beside":                            func(d *memory) { d.data[446+16+4] = 0x0c }, // hybrid
+		"no MBR that says so":                                                 func(d *memory) { clear(d.data[:512]) },
 		"broken (checksum of the header)":                                     func(d *memory) { d.data[512+60]++ },
 		"broken (checksum)":                                                   func(d *memory) { d.data[1024+60]++ },
 		"the backup: its partition table is":                                  func(d *memory) { d.data[size-512+60]++ },

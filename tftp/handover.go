@@ -141,6 +141,7 @@ func (o *owner) share() {
 	o.tellOpened()
 	o.tellProgress()
 	o.tellClosed()
+	o.reopen()
 	o.forget()
 }
 
@@ -283,6 +284,15 @@ func (o *owner) openShadow(s *shadow) {
 	}, func() { s.opening = false })
 }
 
+// reopen tries again what the openers had no time for.
+func (o *owner) reopen() {
+	for _, s := range o.hand.byKey {
+		if !s.taken {
+			o.openShadow(s)
+		}
+	}
+}
+
 func (o *owner) shadowOpened(s *shadow, i *image, err error) {
 	s.opening = false
 	if o.hand.byKey[shadowKey{s.from, s.record.Number}] != s {
@@ -313,6 +323,7 @@ func (o *owner) owns(now map[[16]byte]bool) {
 		}
 	}
 	for _, s := range o.hand.byKey {
+		s.missing = false // it may have come meanwhile
 		o.tryTake(s)
 	}
 	o.hand.fresh = true
@@ -373,7 +384,7 @@ func (o *owner) adopt(s *shadow, t *transfer) {
 	}
 	t.image, s.image = s.image, nil
 	t.session = wire.NewAdopted(s.request.Agree(s.record.Size, wire.Limits{Block: s.record.Block, Window: s.record.Window}), s.record.Acked, s.record.Met)
-	t.resumed = 1
+	t.resumed, t.adopted = 1, t.session.Bytes()
 	o.enter(t)
 	if s.record.Met {
 		o.table.met(t)

@@ -3,6 +3,7 @@ package tftp
 import (
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,5 +106,40 @@ func TestTextsAreShared(t *testing.T) {
 	write(strings.Repeat("x", maxNetascii+1))
 	if _, err := o.lib.open("text", wire.Netascii); !errors.Is(err, errNetasciiSize) {
 		t.Errorf("of more than %d bytes: %v", maxNetascii, err)
+	}
+}
+
+// TestTakeOverWaitsForTheOpeners: a peer's transfer whose file could not be opened at once, because too much waited, is opened later; and one whose file was not there
+// is looked for again when its address comes.
+func TestTakeOverWaitsForTheOpeners(t *testing.T) {
+	o, root := idleOwner(t)
+	for len(o.jobs) < cap(o.jobs) {
+		o.jobs <- func() {}
+	}
+	record := wire.Record{Client: netip.MustParseAddrPort("198.18.0.51:2070"), Server: netip.MustParseAddr("198.18.0.10"), Digest: wire.Digest{1}, Size: 2, Block: 512, Window: 1}
+	s := &shadow{from: "a", record: record, request: wire.Request{Name: "file", Mode: wire.Octet}}
+	o.addShadow(s)
+	o.openShadow(s)
+	for len(o.jobs) > 0 {
+		<-o.jobs
+	}
+	work := func() {
+		for len(o.jobs) > 0 {
+			(<-o.jobs)()
+		}
+		for _, call := range o.s.inbox.take() {
+			call(o)
+		}
+	}
+	o.reopen()
+	if work(); !s.missing {
+		t.Fatal("nobody looked for the file")
+	}
+	if err := os.WriteFile(filepath.Join(root, "file"), []byte("ab"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o.owns(map[[16]byte]bool{record.Server.As16(): true})
+	if work(); s.missing || s.image == nil && !s.taken {
+		t.Errorf("the file has come, and nobody looked: %+v", s)
 	}
 }

@@ -378,12 +378,11 @@ func (o *owner) finish(t *transfer) {
 // remove takes a transfer from the table.
 func (o *owner) remove(t *transfer) {
 	o.table.remove(t)
-	o.s.stats.active.Add(-1)
 	if t.told > 0 {
 		o.hand.closed = append(o.hand.closed, t.number)
 	}
 	if t.image != nil {
-		o.s.stats.bytes.Add(uint64(t.session.Bytes()))
+		o.s.stats.bytes.Add(uint64(max(0, t.session.Bytes()-t.adopted)))
 		o.s.stats.resent.Add(t.session.Resent())
 		o.out.flush() // it may point into the image
 		o.lib.release(t.image)
@@ -392,6 +391,7 @@ func (o *owner) remove(t *transfer) {
 		o.out.flush()
 		o.ports.close(t.socket)
 	}
+	o.s.stats.active.Add(-1)
 }
 
 // drop gives everything back at the end.

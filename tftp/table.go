@@ -23,6 +23,7 @@ type transfer struct {
 
 	began   time.Time
 	resumed int    // how often it was taken over
+	adopted int64  // bytes that its client had then
 	number  uint32 // our name for it to other appliances
 	told    int    // how often they were told of it
 	// toldAcked is how far they know it to be.
