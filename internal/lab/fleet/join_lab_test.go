@@ -119,7 +119,7 @@ func sameSecretsOwnRest(t *testing.T, a, b newcomer) {
 	}
 	text, err := os.ReadFile(b.file("appliance.toml"))
 	must(t, err)
-	for _, never := range []string{"'a'", "110", "'198.18.0.3'", a.dir} {
+	for _, never := range []string{"'a'", "priority = 110", "'198.18.0.3'", a.dir} {
 		if strings.Contains(string(text), never) {
 			t.Errorf("b's configuration has %s:\n%s", never, text)
 		}
