@@ -228,7 +228,7 @@ func (w *worker) macAt(addr netip.Addr) site.MAC {
 func (w *worker) Put(ctx context.Context, kind site.Kind, key string, value []byte) error {
 	err := w.registry.Put(ctx, kind, key, value)
 	if err == nil {
-		awaitShown(ctx, w.builder.View, kind, key, value)
+		awaitShown(ctx, w.builder.said.Load, kind, key, value)
 	}
 	return err
 }
@@ -237,7 +237,7 @@ func (w *worker) Put(ctx context.Context, kind site.Kind, key string, value []by
 func (w *worker) Delete(ctx context.Context, kind site.Kind, key string) error {
 	err := w.registry.Delete(ctx, kind, key)
 	if err == nil {
-		awaitShown(ctx, w.builder.View, kind, key, nil)
+		awaitShown(ctx, w.builder.said.Load, kind, key, nil)
 	}
 	return err
 }

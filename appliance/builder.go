@@ -24,6 +24,7 @@ type builder struct {
 	log     *slog.Logger
 	now     func() time.Time
 	current atomic.Pointer[site.View]
+	said    atomic.Pointer[site.Content] // by the registry, and in the current view; nil: nothing yet
 	inbox   chan func(*sources)
 	changed []func(*site.View) // called by the builder's goroutine after each change, in order; they must not block
 	dirty   chan struct{}      // holds one token while the current view is not on disk
@@ -153,6 +154,7 @@ func (b *builder) wished(ctx context.Context, wishes map[string]site.StreamerSta
 }
 
 func (b *builder) rebuild(s *sources) {
+	defer b.said.Store(s.content) // after the view that has it
 	prev := b.View()
 	next := site.Merge(prev, s.content, s.registry, s.seen, b.now())
 	if same(prev, next) {

@@ -77,8 +77,8 @@ func (c *Config) bootAddress6() netip.Addr {
 	if !c.serves6() {
 		return netip.Addr{}
 	}
-	for _, a := range append(c.floating6(), c.own6()...) {
-		return a
+	if list := append(c.floating6(), c.own6()...); len(list) > 0 {
+		return list[0]
 	}
 	return netip.Addr{}
 }
