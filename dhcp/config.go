@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"everboot/dhcp/leases"
 )
 
 // Defaults of Config and Subnet.
@@ -33,9 +35,13 @@ type Config struct {
 	// service; nil: each answers everybody from its own part of the pools.
 	Tell func(message []byte) `json:"-"`
 	// Seen reports whether something else than the peer channel says that a peer is alive now. It may be nil.
-	Seen        func(peer netip.Addr) bool `json:"-"`
-	LeaseFile   string                     // a file of this node alone
-	QueueLength int                        // messages that may wait for an answer; more are dropped and counted. Default DefaultQueueLength
+	Seen func(peer netip.Addr) bool `json:"-"`
+	// Recall returns what was written down of leases elsewhere. It is asked once, if the lease file is new, and comes back within seconds. It may be nil.
+	Recall func() []leases.Lease `json:"-"`
+	// Kept is called with leases that have changed, when they are on our disk. It must not block, and may be nil.
+	Kept        func([]leases.Lease) `json:"-"`
+	LeaseFile   string               // a file of this node alone
+	QueueLength int                  // messages that may wait for an answer; more are dropped and counted. Default DefaultQueueLength
 }
 
 // Subnet is a network that the server serves.

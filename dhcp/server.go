@@ -27,17 +27,18 @@ const (
 
 // Server is the DHCP service of one interface.
 type Server struct {
-	cfg    Config
-	view   func() *site.View
-	events func(site.Event)
-	log    *slog.Logger
-	local  netip.Prefix
-	ready  chan struct{}
-	queue  chan *dhcpv4.DHCPv4
-	peers  chan []byte // what peers tell
-	free   chan freeing
-	listen func(Config, func(*dhcpv4.DHCPv4)) (transport, error)
-	arp    func(link string, seen func(netip.Addr, site.MAC)) (prober, error) // nil: offers are not probed
+	cfg     Config
+	view    func() *site.View
+	events  func(site.Event)
+	log     *slog.Logger
+	local   netip.Prefix
+	ready   chan struct{}
+	queue   chan *dhcpv4.DHCPv4
+	peers   chan []byte // what peers tell
+	free    chan freeing
+	recalls chan recalled
+	listen  func(Config, func(*dhcpv4.DHCPv4)) (transport, error)
+	arp     func(link string, seen func(netip.Addr, site.MAC)) (prober, error) // nil: offers are not probed
 
 	sightings chan sighting
 	probes    atomic.Int32 // len(probing)
@@ -77,7 +78,7 @@ func New(cfg Config, view func() *site.View, events func(site.Event), log *slog.
 	s := &Server{
 		cfg: cfg, view: view, events: events, log: log, listen: listen, arp: listenARP,
 		sightings: make(chan sighting, 64), probing: make(map[netip.Addr]probe),
-		ready: make(chan struct{}), queue: make(chan *dhcpv4.DHCPv4, cfg.QueueLength), peers: make(chan []byte, peerQueue), free: make(chan freeing),
+		ready: make(chan struct{}), queue: make(chan *dhcpv4.DHCPv4, cfg.QueueLength), peers: make(chan []byte, peerQueue), free: make(chan freeing), recalls: make(chan recalled),
 		changed: make(chan struct{}, 1), unwritten: make(map[netip.Addr]leases.Lease),
 		state: NewState(cfg), recent: newRecent(), stats: newStats(),
 	}
@@ -100,7 +101,11 @@ func (s *Server) Open() error {
 		s.state.Join(now, rand.Uint64(), st.Synced())
 	}
 	s.mu.Unlock()
-	if err := st.Delete(stale); err != nil {
+	err = st.Delete(stale)
+	if err == nil && len(list) == 0 && st.Synced().IsZero() {
+		err = s.recallAll(st)
+	}
+	if err != nil {
 		st.Close()
 		return err
 	}
@@ -200,6 +205,8 @@ func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan 
 			}
 		case b := <-s.peers:
 			s.hear(b, out)
+		case r := <-s.recalls:
+			s.learn(r, out)
 		case f := <-s.free:
 			s.freeAddress(f, out)
 		case <-s.changed:

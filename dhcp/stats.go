@@ -21,6 +21,7 @@ const (
 	MetricForeign      = "everboot_dhcp_foreign_server_last_seconds" // label server: its address
 	MetricPeer         = "everboot_dhcp_peer_in_touch"               // label peer: its address
 	MetricLearned      = "everboot_dhcp_leases_learned_total"        // from peers
+	MetricRecalled     = "everboot_dhcp_leases_recalled_total"       // from what was written down elsewhere
 	MetricClashes      = "everboot_dhcp_lease_clashes_total"
 	MetricPeerDrops    = "everboot_dhcp_peer_messages_dropped_total" // label reason
 )
@@ -37,6 +38,7 @@ type Stats struct {
 	SendErrors   uint64                 `json:"send_errors"`
 	Ignored      uint64                 `json:"ignored"`    // proxyDHCP offers that a firmware took no notice of
 	Learned      uint64                 `json:"learned"`    // leases that peers told
+	Recalled     uint64                 `json:"recalled"`   // leases that were known from what was written down elsewhere alone
 	Clashes      uint64                 `json:"clashes"`    // addresses that two clients were given
 	PeerDrops    map[pair.Drop]uint64   `json:"peer_drops"` // messages of peers that were dropped
 }

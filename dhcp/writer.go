@@ -147,6 +147,9 @@ func (s *Server) commit(save []leases.Lease) error {
 		return nil
 	}
 	err := s.store.Commit(save)
+	if err == nil && s.cfg.Kept != nil {
+		s.cfg.Kept(save)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {

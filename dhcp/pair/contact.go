@@ -253,6 +253,19 @@ func (m *Machine) Overheard(now time.Time) {
 	}
 }
 
+// Lives notes that a peer, which is out of contact, does something: it writes its leases down where we can read them. Whether it answers clients
+// that does not say.
+func (m *Machine) Lives(now time.Time, a netip.Addr) {
+	p := m.peer(a)
+	if p == nil || p.state != Away && p.state != Gone {
+		return
+	}
+	p.life = now
+	if p.state == Gone {
+		m.enter(p, Away)
+	}
+}
+
 // Peer is how things stand with a peer.
 type Peer struct {
 	Address netip.Addr `json:"address"`

@@ -2,13 +2,15 @@
 //
 // # Keys
 //
-// Everything of a site stands below everboot/SITE/ of the key-value store, one JSON value a key:
+// Everything of a site stands below everboot/SITE/ of the key-value store, one JSON value a key but for leases:
 //
 //	devices/MAC            site.Device
 //	collections/NAME       site.Collection
 //	vdisks/NAME            site.VDisk
 //	streamer-states/NAME   "active" or "draining": what the operator wants
 //	streamers/NAME         site.Streamer: what the streamer announces; held by a session of the streamer, gone with it
+//	leases/ADDRESS/BLOCK   leases of a block of addresses, as the appliance with the address knows them (leases.EncodePage); not JSON
+//	leases/ADDRESS/beat    written with each of them: that it lives
 //
 // Streamers also register the service everboot-streamer (id everboot-streamer-NAME, meta site and name) with a TTL check, so that they are
 // seen with Consul's own tools. Replicas are in the key-value store because a service's meta holds 512 bytes a value.

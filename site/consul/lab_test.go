@@ -224,3 +224,48 @@ func TestConsulRegistrar(t *testing.T) {
 		t.Errorf("its key is still there: %s", p.Value)
 	}
 }
+
+// TestConsulPages: what an appliance writes down of its leases comes back as it was, and each beat is seen as a new one.
+func TestConsulPages(t *testing.T) {
+	l := lab.ForTest(t)
+	agent := consulagent.Start(t, l.Host("c1"))
+	r, err := consul.New(config(t, agent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, a, b := t.Context(), netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("198.18.0.20") // whose name begins as the other's
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := r.Beats(ctx, a); n != 0 || err != nil {
+		t.Errorf("before the first beat: %d, %v", n, err)
+	}
+	large := []byte(strings.Repeat("\x00\xff", 200<<10))
+	must(r.PutPage(ctx, a, "198.18.0.0", large))
+	must(r.PutPage(ctx, a, "198.18.4.0", []byte("x")))
+	must(r.PutPage(ctx, a, "198.18.4.0", nil))
+	must(r.PutPage(ctx, b, "198.18.8.0", []byte("y")))
+	var last uint64
+	for range 2 {
+		must(r.Beat(ctx, a, []byte("the same")))
+		n, err := r.Beats(ctx, a)
+		if err != nil || n <= last {
+			t.Errorf("a beat: %d after %d, %v", n, last, err)
+		}
+		last = n
+	}
+	pages, err := r.Pages(ctx, a)
+	if err != nil || len(pages) != 1 || string(pages["198.18.0.0"]) != string(large) {
+		t.Errorf("%d pages, %v", len(pages), err)
+	}
+	w := watch(t, agent)
+	if got := w.wait("the site is told", func(got told) bool { return got.about.Reachable }); got.about.Error != "" || len(got.content.Devices) > 0 {
+		t.Errorf("leases are content: %+v", got)
+	}
+	if err := r.PutPage(ctx, a, "198.18.0.0", make([]byte, 600<<10)); err == nil {
+		t.Error("a value of 600 KiB was taken")
+	}
+}
