@@ -131,8 +131,23 @@ func (w *worker) openDHCP() (err error) {
 		cfg.Tell, cfg.Seen = w.tell(peers.Leases), w.advertises
 		w.shares[peers.Leases] = peers.Share{Changed: func(_ string, message []byte) { w.dhcp.PeerChanged(message) }}
 	}
-	w.dhcp, err = dhcp.New(cfg, w.builder.View, w.event, w.log.With("room", "dhcp"))
+	if w.pages != nil {
+		w.openBook(&cfg)
+	}
+	if w.dhcp, err = dhcp.New(cfg, w.builder.View, w.event, w.log.With("room", "dhcp")); err == nil && w.book != nil {
+		w.book.server = w.dhcp
+	}
 	return err
+}
+
+// openBook has leases written down in the registry. Peers' are read only if they are one service with us: else each has a part of the pools of its own.
+func (w *worker) openBook(cfg *dhcp.Config) {
+	var peers []netip.Addr
+	if w.cfg.Peers.shares() {
+		peers = w.cfg.Peers.Addresses
+	}
+	w.book = newLeasebook(w.pages, w.own, peers, w.log.With("room", "dhcp"))
+	cfg.Recall, cfg.Kept = w.book.recall, w.book.changed
 }
 
 // advertises reports whether a peer's VRRP advertisements are heard. A peer that is Backup sends none.
@@ -222,6 +237,10 @@ func (c collector) dhcp(send emit) {
 	}
 	send(dhcp.MetricLearned, "Leases that other appliances told.", prometheus.CounterValue, float64(s.Learned))
 	send(dhcp.MetricClashes, "Addresses that two clients were given.", prometheus.CounterValue, float64(s.Clashes))
+	send(dhcp.MetricRecalled, "Leases that were known from the registry alone.", prometheus.CounterValue, float64(s.Recalled))
+	if c.w.book != nil {
+		c.book(send)
+	}
 	for reason, n := range s.PeerDrops {
 		send(dhcp.MetricPeerDrops, "Messages of other appliances about leases that were dropped.", prometheus.CounterValue, float64(n), "reason", string(reason))
 	}

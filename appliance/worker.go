@@ -80,6 +80,8 @@ type worker struct {
 	vips       []*vip.Router // all
 	heard      *vip.Heard    // what the routers were told by others, on disk; nil: they do not authenticate
 	dhcp       *dhcp.Server
+	pages      pages      // nil: the registry is embedded
+	book       *leasebook // nil: leases are written down nowhere else
 	dhcp6      *v6.Server
 	proxy      *dhcp.Proxy
 	advertiser *ra.Advertiser
@@ -158,6 +160,7 @@ func (w *worker) openRegistry() (err error) {
 			return err
 		}
 		w.openWishes(r)
+		w.pages = r
 		return nil
 	}
 	r, err := embedded.New(embedded.Config{
@@ -231,6 +234,9 @@ func (w *worker) tasks() []task {
 	}
 	if w.dhcp != nil {
 		list = append(list, w.dhcp)
+		if w.book != nil {
+			list = append(list, w.book)
+		}
 	}
 	if w.dhcp6 != nil {
 		list = append(list, w.dhcp6)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 )
@@ -31,9 +32,9 @@ func (r *Registry) PutPage(ctx context.Context, node netip.Addr, page string, va
 	return r.cfg.explain("writing "+path, err)
 }
 
-// Beat says that a node writes its pages.
-func (r *Registry) Beat(ctx context.Context, node netip.Addr, text []byte) error {
-	return r.PutPage(ctx, node, beatKey, text)
+// Beat says that a node writes its pages. The time differs from beat to beat: Consul takes the same value for no change.
+func (r *Registry) Beat(ctx context.Context, node netip.Addr, at time.Time) error {
+	return r.PutPage(ctx, node, beatKey, []byte(at.UTC().Format(time.RFC3339Nano)))
 }
 
 // Beats returns a number that is another one after each Beat of the node; 0: it has never written.

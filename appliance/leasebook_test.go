@@ -1,0 +1,267 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"everboot/dhcp/leases"
+	"everboot/dhcp/pair"
+	"everboot/site"
+)
+
+// shelf is a registry that takes pages, and can be away.
+type shelf struct {
+	mu    sync.Mutex
+	away  bool
+	pages map[netip.Addr]map[string][]byte
+	beats map[netip.Addr]uint64
+	puts  int
+	most  int // bytes between two beats
+	round int
+}
+
+func newShelf() *shelf {
+	return &shelf{pages: make(map[netip.Addr]map[string][]byte), beats: make(map[netip.Addr]uint64)}
+}
+
+var errAway = errors.New("the registry is away")
+
+func (s *shelf) do(f func()) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away {
+		return errAway
+	}
+	f()
+	return nil
+}
+
+func (s *shelf) PutPage(_ context.Context, node netip.Addr, page string, value []byte) error {
+	return s.do(func() {
+		s.puts++
+		s.round += len(value)
+		s.most = max(s.most, s.round)
+		if s.pages[node] == nil {
+			s.pages[node] = make(map[string][]byte)
+		}
+		if s.pages[node][page] = value; value == nil {
+			delete(s.pages[node], page)
+		}
+	})
+}
+
+func (s *shelf) Pages(_ context.Context, node netip.Addr) (pages map[string][]byte, err error) {
+	err = s.do(func() { pages = maps.Clone(s.pages[node]) })
+	return pages, err
+}
+
+func (s *shelf) Beat(_ context.Context, node netip.Addr, _ time.Time) error {
+	return s.do(func() { s.beats[node]++; s.round = 0 })
+}
+
+func (s *shelf) Beats(_ context.Context, node netip.Addr) (n uint64, err error) {
+	err = s.do(func() { n = s.beats[node] })
+	return n, err
+}
+
+// keeper is a server's leases, on the real table.
+type bookkeeper struct {
+	mu    sync.Mutex
+	table *leases.Table
+	peers []pair.Peer
+	lives map[netip.Addr]int
+	ready chan struct{}
+}
+
+func (k *bookkeeper) Ready() <-chan struct{} { return k.ready }
+func (k *bookkeeper) Peers() []pair.Peer     { return k.peers }
+func (k *bookkeeper) Leases() []leases.Lease {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.table.All(time.Now())
+}
+func (k *bookkeeper) Page(block netip.Prefix) []leases.Lease {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.table.Within(time.Now(), block)
+}
+func (k *bookkeeper) Learn(_ context.Context, from netip.Addr, lives bool, list []leases.Lease) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if lives {
+		k.lives[from]++
+	}
+	for _, l := range list {
+		k.table.Recall(time.Now(), l)
+	}
+	return nil
+}
+
+var (
+	bookA = netip.MustParseAddr("198.18.0.2")
+	bookB = netip.MustParseAddr("198.18.0.3")
+)
+
+// bookNode is a node with its leasebook.
+type bookNode struct {
+	*leasebook
+	server *bookkeeper
+	stop   func()
+}
+
+func startBook(t *testing.T, s *shelf, own, peer netip.Addr, state pair.Contact) *bookNode {
+	k := &bookkeeper{
+		table: leases.NewTable([]leases.Pool{{First: netip.MustParseAddr("198.18.0.10"), Last: netip.MustParseAddr("198.18.255.250")}}),
+		peers: []pair.Peer{{Address: peer, State: state}}, lives: make(map[netip.Addr]int), ready: make(chan struct{}),
+	}
+	close(k.ready)
+	b := newLeasebook(s, own, []netip.Addr{peer}, slog.New(slog.DiscardHandler))
+	b.server = k
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	return &bookNode{b, k, func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}}
+}
+
+// give gives so many addresses, from the first of a block on.
+func (n *bookNode) give(first string, count int) {
+	n.server.mu.Lock()
+	defer n.server.mu.Unlock()
+	var changed []leases.Lease
+	for a := netip.MustParseAddr(first); len(changed) < count; a = a.Next() {
+		b := a.As4()
+		l := leases.Lease{Address: a, MAC: site.MAC{2, 0, 0, 0, b[2], b[3]}, Client: leases.Client(a.String())}
+		changed = append(changed, n.server.table.Bind(time.Now(), l, time.Hour))
+	}
+	n.changed(changed)
+}
+
+func (n *bookNode) lagged() time.Duration {
+	lag, _, _, _ := n.lag(time.Now())
+	return lag
+}
+
+// TestLeasesAreWrittenDownSoon: many changes of one page are one write; a change is in the registry within two rounds, or the lag says for how long not.
+func TestLeasesAreWrittenDownSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShelf()
+		n := startBook(t, s, bookA, bookB, pair.InTouch)
+		time.Sleep(time.Second)
+		for range 300 { // ten a second
+			n.give("198.18.0.10", 10)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if s.puts > 7 {
+			t.Errorf("%d writes in 30 s", s.puts)
+		}
+		time.Sleep(2 * bookPace)
+		if n.lagged() != 0 || len(s.pages[bookA]) != 1 {
+			t.Errorf("behind by %s, pages %d", n.lagged(), len(s.pages[bookA]))
+		}
+		s.away = true
+		n.give("198.18.4.10", 10)
+		time.Sleep(2 * time.Minute)
+		w := worker{book: n.leasebook}
+		if lag := n.lagged(); lag < 119*time.Second || len(w.bookWarnings()) != 1 {
+			t.Errorf("behind by %s: %v", lag, w.bookWarnings())
+		}
+		s.mu.Lock()
+		s.away = false
+		s.mu.Unlock()
+		time.Sleep(2 * bookPace)
+		if n.lagged() != 0 || len(s.pages[bookA]) != 2 || len(w.bookWarnings()) != 0 {
+			t.Errorf("behind by %s, %d pages, %v", n.lagged(), len(s.pages[bookA]), w.bookWarnings())
+		}
+		n.give("198.18.8.10", 1)
+		n.stop()
+		if len(s.pages[bookA]) != 3 {
+			t.Error("a stop leaves something behind")
+		}
+	})
+}
+
+// TestARoundIsBounded: however many leases change, Consul is given about a megabyte in five seconds.
+func TestARoundIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShelf()
+		n := startBook(t, s, bookA, bookB, pair.InTouch)
+		time.Sleep(time.Second)
+		n.give("198.18.0.10", 60_000)
+		time.Sleep(10 * bookPace)
+		if s.most > bookRound+512<<10 || n.lagged() != 0 || len(s.pages[bookA]) != 59 {
+			t.Errorf("%d bytes in a round; behind by %s; %d pages", s.most, n.lagged(), len(s.pages[bookA]))
+		}
+		n.stop()
+	})
+}
+
+// TestASurvivorWithANewDisk: it knows what a dead peer gave, and that the peer is dead; also when the registry comes later than it does.
+func TestASurvivorWithANewDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShelf()
+		a := startBook(t, s, bookA, bookB, pair.InTouch)
+		time.Sleep(time.Second)
+		a.give("198.18.0.10", 100)
+		time.Sleep(2 * bookPace)
+		a.stop()
+		if list := newLeasebook(s, bookB, []netip.Addr{bookA}, a.log).recall(); len(list) != 100 {
+			t.Errorf("recalled %d", len(list))
+		}
+		s.away = true
+		b := startBook(t, s, bookB, bookA, pair.Away)
+		time.Sleep(time.Minute)
+		b.give("198.18.4.10", 1)
+		s.mu.Lock()
+		s.away = false
+		s.mu.Unlock()
+		time.Sleep(time.Minute)
+		if got := len(b.server.Leases()); got != 101 || b.server.lives[bookA] != 0 || len(s.pages[bookB]) != 2 {
+			t.Errorf("%d leases, alive %d times, %d pages", got, b.server.lives[bookA], len(s.pages[bookB]))
+		}
+		b.stop()
+	})
+}
+
+// TestAPeerThatWritesIsSeen: two nodes without a word between them see by the registry that both live, and what each gives.
+func TestAPeerThatWritesIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShelf()
+		a, b := startBook(t, s, bookA, bookB, pair.Away), startBook(t, s, bookB, bookA, pair.Away)
+		time.Sleep(time.Minute)
+		a.give("198.18.0.10", 1)
+		time.Sleep(3 * bookPace)
+		if len(b.server.Leases()) != 1 || b.server.lives[bookA] < 5 || a.server.lives[bookB] < 5 {
+			t.Errorf("%d leases, alive %d and %d times", len(b.server.Leases()), b.server.lives[bookA], a.server.lives[bookB])
+		}
+		a.stop()
+		at := b.server.lives[bookA]
+		time.Sleep(time.Minute)
+		if b.server.lives[bookA] > at+1 {
+			t.Errorf("a node that is gone lived %d times more", b.server.lives[bookA]-at)
+		}
+		b.stop()
+	})
+}
+
+// TestABadPageIsLeftOut: the others count.
+func TestABadPageIsLeftOut(t *testing.T) {
+	s := newShelf()
+	l := leases.Lease{Address: netip.MustParseAddr("198.18.0.10"), State: leases.Bound, Start: time.Now(), Expires: time.Now().Add(time.Hour), Version: 1}
+	good := leases.EncodePage(time.Now(), []leases.Lease{l})
+	s.pages[bookA] = map[string][]byte{"198.18.0.0": good, "198.18.4.0": good, "x": good, "198.18.8.0": []byte("{}")}
+	if list := newLeasebook(s, bookA, nil, slog.New(slog.DiscardHandler)).recall(); len(list) != 1 {
+		t.Errorf("recalled %v", list)
+	}
+}
