@@ -54,10 +54,10 @@ func TestMediaFollowTheSite(t *testing.T) {
 
 	v.Collections["lab"] = site.Collection{Name: "lab", Medium: site.Medium{Version: 3, Servers: []string{"198.18.0.10", "boot.example.net"}}}
 	text := ask(state)
-	if p := m.program(site.MAC{}, "lab"); !strings.Contains(p.Script, "set s1 boot.example.net\n") || !strings.Contains(p.Script, "&collection=lab &&") || !strings.Contains(p.About, "version=3") {
+	if p := m.program(site.MAC{}, "lab"); !strings.Contains(p.Script, "set s1 http://boot.example.net\n") || !strings.Contains(p.Script, "&collection=lab &&") || !strings.Contains(p.About, "version=3") {
 		t.Errorf("a collection's own medium is not what its media shall be: %s %s", p.About, p.Script)
 	}
-	for _, want := range []string{"bank=b&", "&version=3&site=berlin&key=a-key-of-our-own&vlan=7\n", "set s1 boot.example.net\n", "vcreate --tag 7", "&key=a-key-of-our-own &&"} {
+	for _, want := range []string{"bank=b&", "&version=3&site=berlin&key=a-key-of-our-own&vlan=7\n", "set s1 http://boot.example.net\n", "vcreate --tag 7", "&key=a-key-of-our-own &&"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("it is told %d bytes without %q", len(text), want)
 		}

@@ -119,13 +119,18 @@ func (b Bootstrap) checkAddress() error {
 //   - chain --autofree: else each round would leave one more image in memory.
 //   - A target's script that cannot go on waits and ends with "exit 0", so that rounds do not nest: iPXE's stack is small.
 //     "everboot" is set so that the script knows that there is a loop to return to.
+//   - An answer tells of the login servers of now (TellHosts), which are asked first from then on: what was made with this script may be older.
 //   - inc ${delay} ${delay} doubles: 1, 2, 4, 8, 8, … seconds.
 //
 // With Hosts alone all of it runs in iPXE of 2019 (QEMU's ROM) as well as in today's.
 func (b Bootstrap) Script() string {
 	var s strings.Builder
 	s.WriteString(bootstrapHead)
-	scheme := b.writeHosts(&s)
+	hosts := b.Hosts
+	if len(hosts) == 0 {
+		hosts = []string{"${next-server}"}
+	}
+	s.WriteString(setHosts(ownServers, hosts))
 	s.WriteString("set delay:int32 1\n:start\n")
 	b.writeNetwork(&s)
 	query := ""
@@ -138,31 +143,33 @@ func (b Bootstrap) Script() string {
 	if b.Collection != "" {
 		query += "&collection=" + b.Collection
 	}
-	s.WriteString(strings.NewReplacer("SCHEME", scheme, "QUERY", query).Replace(bootstrapAsk))
+	s.WriteString(strings.NewReplacer("TOLD", toldServers, "OWN", ownServers, "QUERY", query).Replace(bootstrapAsk))
 	return s.String()
 }
 
-// writeHosts sets s0, s1, … and returns what stands before each in a URL.
-func (b Bootstrap) writeHosts(s *strings.Builder) (scheme string) {
-	hosts := b.Hosts
-	if len(hosts) == 0 {
-		hosts = []string{"${next-server}"}
-	}
-	scheme = "http://"
-	for _, h := range hosts {
-		if strings.HasPrefix(h, "https://") {
-			scheme = "" // each names its own
-		}
-	}
+// The bootstrap's two lists of login servers, each in settings with a number behind the name: those that an answer told, which are of now, are asked
+// before those that it was made with.
+const (
+	ownServers  = "s"
+	toldServers = "told"
+)
+
+// TellHosts returns the line of a target's script that tells the bootstrap to which it returns where to ask first, from now until the machine is
+// switched off. Hosts are as in Bootstrap. A bootstrap that was made before there was such a list does not look at it.
+func TellHosts(hosts []string) string { return setHosts(toldServers, hosts) }
+
+// setHosts sets NAME0, NAME1, … to what stands before a path.
+func setHosts(name string, hosts []string) string {
+	var s strings.Builder
 	for i, h := range hosts {
-		if scheme == "" && !strings.HasPrefix(h, "https://") {
+		if !strings.HasPrefix(h, "https://") {
 			h = "http://" + h
 		}
-		fmt.Fprintf(s, "set s%d %s\n", i, h)
+		fmt.Fprintf(&s, "set %s%d %s\n", name, i, h)
 	}
-	// An older bootstrap, on a boot medium, say, may have set more of them.
-	fmt.Fprintf(s, "clear s%d ||\n", len(hosts))
-	return scheme
+	// An older list may have been longer.
+	fmt.Fprintf(&s, "clear %s%d ||\n", name, len(hosts))
+	return s.String()
 }
 
 // writeNetwork takes the machine to an address. dev is the card; of several it is the one with the MAC, or the first that has a link.
@@ -208,12 +215,18 @@ set everboot 1
 `
 
 const bootstrapAsk = `:ask
+set list TOLD
+:list
 set i:int32 0
 :next
-set server ${s${i}}
-isset ${server} || goto wait
+set server ${${list}${i}}
+isset ${server} && goto try ||
+iseq ${list} OWN && goto wait ||
+set list OWN
+goto list
+:try
 echo everboot: asking ${server} for the script of ${netX/mac}
-chain --autofree --timeout 2000 SCHEME${server}/boot?mac=${netX/mac}&uuid=${uuid}&platform=${platform}&arch=${buildarch}QUERY && goto again ||
+chain --autofree --timeout 2000 ${server}/boot?mac=${netX/mac}&uuid=${uuid}&platform=${platform}&arch=${buildarch}QUERY && goto again ||
 inc i
 goto next
 :again

@@ -60,7 +60,7 @@ func TestHTTP(t *testing.T) {
 		{"no medium", "GET", "/bdm/52-54-00-00-00-02.iso", nil, 404, "isolinux is missing"},
 		{"no MAC", "GET", "/boot", nil, 400, "not a MAC address"},
 		{"POST", "POST", "/boot?mac=52:54:00:00:00:01", nil, 405, "read-only"},
-		{"bootstrap", "GET", "/bootstrap.ipxe", nil, 200, "set s0 198.18.0.10\nset s1 198.18.0.2\n"},
+		{"bootstrap", "GET", "/bootstrap.ipxe", nil, 200, "set s0 http://198.18.0.10\nset s1 http://198.18.0.2\n"},
 		{"file", "GET", "/sub/kernel?mac=52:54:00:00:00:01", nil, 200, "kernel"},
 		{"range", "GET", "/sub/kernel", http.Header{"Range": {"bytes=1-3"}}, 206, "ern"},
 		{"bad range", "GET", "/sub/kernel", http.Header{"Range": {"bytes=9-"}}, 416, ""},

@@ -365,7 +365,7 @@ func machine(t *testing.T, firmware lab.Firmware) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"everboot: bootstrap", `asking 198\.18\.0\.77 for the script of 52:54:00:00:00:01`, `asking 198\.18\.0\.2 for the script`,
+		"everboot: bootstrap", `asking http://198\.18\.0\.77 for the script of 52:54:00:00:00:01`, `asking http://198\.18\.0\.2 for the script`,
 		`52:54:00:00:00:01 cannot boot now \(no-healthy-streamer\)`, "streamers hold its vDisk version, but none of them is up",
 	} {
 		if _, err := m.Expect(want, 2*time.Minute); err != nil {
@@ -373,11 +373,11 @@ func machine(t *testing.T, firmware lab.Firmware) {
 		}
 	}
 	setStreamers(b.view, site.Up)
-	b.view.Boot.Address = netip.MustParseAddr("198.18.0.10") // up, without a SAN; the bootstrap still asks its own list
+	b.view.Boot.Address = netip.MustParseAddr("198.18.0.10") // up, without a SAN; the script tells the bootstrap to ask it first
 	b.publish(t)
 	for _, want := range []string{
 		`t1 boots debian version 1 \(0123456789abcdef\) from 198\.18\.0\.10`, "that failed, starting again in 1 s",
-		"t1 boots debian", "that failed, starting again in 2 s", "t1 boots debian", "that failed, starting again in 4 s", `asking 198\.18\.0\.2`,
+		"t1 boots debian", "that failed, starting again in 2 s", "t1 boots debian", "that failed, starting again in 4 s", `asking http://198\.18\.0\.10`, `asking http://198\.18\.0\.2`,
 	} {
 		if _, err := m.Expect(want, 2*time.Minute); err != nil {
 			t.Fatal(err)

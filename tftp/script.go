@@ -1,6 +1,7 @@
 package tftp
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -41,6 +42,8 @@ func (a Asked) url(path string, mac site.MAC) string {
 // address of one appliance would end with that appliance. LUN, target and initiator name are spelled out because nothing
 // of it comes from DHCP.
 //
+// It tells the bootstrap which login servers there are now, so that a medium of any age that once had an answer finds those that came since.
+//
 // On any failure the script waits and returns to the bootstrap (or, fetched by something else, starts itself again): it never ends in
 // the firmware's next boot device.
 func Script(v *site.View, mac site.MAC, asked Asked) (string, site.Reason) {
@@ -56,6 +59,9 @@ func Script(v *site.View, mac site.MAC, asked Asked) (string, site.Reason) {
 	}
 	var b strings.Builder
 	b.WriteString("#!ipxe\n")
+	if !asked.TLS { // a medium that asks over HTTPS is not taken to HTTP
+		b.WriteString(site.TellHosts(site.MediumMade(v, mac, "", cmp.Or(v.Boot.HTTPPort, 80)).Servers))
+	}
 	if reason != site.Offered {
 		writeWait(&b, mac, asked, reason)
 		return b.String(), reason

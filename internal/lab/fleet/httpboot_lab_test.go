@@ -21,7 +21,7 @@ func TestUEFIHTTPBootOfMedium(t *testing.T) {
 	noPXE := []string{"-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=no", "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=no"}
 	target, err := f.PowerOnWith(1, lab.MachineConfig{Name: "t1", Firmware: lab.UEFI, Extra: noPXE})
 	must(t, err)
-	for _, shown := range []string{"URI: " + url, "asking " + fleet.VIP + " for the script of " + fleet.MAC(1)} {
+	for _, shown := range []string{"URI: " + url, "asking http://" + fleet.VIP + " for the script of " + fleet.MAC(1)} {
 		_, err = target.Expect(shown, bootTime)
 		must(t, err)
 		t.Logf("%q %s after power-on", shown, time.Since(target.Powered).Round(100*time.Millisecond))

@@ -30,7 +30,7 @@ func TestBootMediumToLogin(t *testing.T) {
 	command(t, f, "a", "image", "disk", "--output", disk) // the login servers are what the appliance says
 	target, err := f.PowerOnWith(1, lab.MachineConfig{Name: "t1", Disk: disk})
 	must(t, err)
-	_, err = target.Expect("asking "+fleet.VIP+" for", bootTime)
+	_, err = target.Expect("asking http://"+fleet.VIP+" for", bootTime)
 	must(t, err)
 	command(t, f, "a", "collection", "set", "lab")
 	command(t, f, "a", "image", "rollout", "--collection", "lab", "--server", own, "--server", fleet.VIP)
@@ -57,7 +57,7 @@ func TestBootMediumToLogin(t *testing.T) {
 		t.Errorf("%d devices of the collection are silent: %+v", len(silent), silent)
 	}
 	target.Reset()
-	_, err = target.Expect("asking "+own+" for", bootTime)
+	_, err = target.Expect("asking http://"+own+" for", bootTime)
 	must(t, err)
 }
 
@@ -144,7 +144,8 @@ func command(t *testing.T, f *fleet.Fleet, node string, args ...string) {
 	}
 }
 
-// TestMediumAsksLoginServersInTurn: the first of three is silent, the second refuses, the third answers, at most 5 s later than if it were alone.
+// TestMediumAsksLoginServersInTurn: the first of three is silent, the second refuses, the third answers, at most 5 s later than if it were alone. The answer
+// tells of another, which is asked first from then on; it refuses, and the medium's own are asked again.
 func TestMediumAsksLoginServersInTurn(t *testing.T) {
 	const silent, closed, good = "198.18.0.5", "198.18.0.6", "198.18.0.7"
 	l := lab.ForTest(t)
@@ -156,7 +157,7 @@ func TestMediumAsksLoginServersInTurn(t *testing.T) {
 	listener, err := server.Listen("tcp", good+":80")
 	must(t, err)
 	web := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "#!ipxe\necho SCRIPT at ${netX/ip} for %s %s\nsleep 600\n", r.URL.Query().Get("site"), r.URL.Query().Get("key"))
+		fmt.Fprintf(w, "#!ipxe\n%secho SCRIPT at ${netX/ip} for %s %s\nexit 0\n", site.TellHosts([]string{closed + ":8080"}), r.URL.Query().Get("site"), r.URL.Query().Get("key"))
 	})}
 	served := make(chan error, 1)
 	go func() { served <- web.Serve(listener) }()
@@ -168,7 +169,7 @@ func TestMediumAsksLoginServersInTurn(t *testing.T) {
 	m, err := l.Machine(lab.MachineConfig{Name: "t", Segment: lan, ISO: path, MemoryMB: 256})
 	must(t, err)
 	defer m.Stop()
-	_, err = m.Expect("asking "+silent, bootTime)
+	_, err = m.Expect("asking http://"+silent, bootTime)
 	must(t, err)
 	asked := time.Now()
 	_, err = m.Expect("SCRIPT at 198.18.0.51 for berlin a-key-of-our-own\n", bootTime)
@@ -177,6 +178,10 @@ func TestMediumAsksLoginServersInTurn(t *testing.T) {
 		t.Errorf("the third login server answered %s after the first was asked", late)
 	} else {
 		t.Logf("the third login server answered %s after the first was asked", late.Round(10*time.Millisecond))
+	}
+	for _, next := range []string{closed + ":8080", silent, closed, good} {
+		_, err = m.Expect("asking http://"+next+" for", bootTime)
+		must(t, err)
 	}
 }
 
@@ -190,7 +195,7 @@ func TestMediumInAVLAN(t *testing.T) {
 	m, err := l.Machine(lab.MachineConfig{Name: "t", Segment: lan, ISO: path, MemoryMB: 256})
 	must(t, err)
 	defer m.Stop()
-	_, err = m.Expect("asking "+fleet.VIP, bootTime)
+	_, err = m.Expect("asking http://"+fleet.VIP, bootTime)
 	must(t, err)
 	must(t, lab.Eventually(nodeTime, "it asks for the login server in VLAN 7", func() error {
 		list, err := lan.Decoded("vlan.id == 7 && arp.src.proto_ipv4 == 198.18.0.51 && arp.dst.proto_ipv4 == "+fleet.VIP, "eth.src")

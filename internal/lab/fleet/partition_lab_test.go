@@ -83,7 +83,7 @@ func TestPartitionOnADisk(t *testing.T) {
 	m, err := l.Machine(lab.MachineConfig{Name: "t", Segment: l.Segment("lan"), Firmware: lab.UEFI, Disk: path, MemoryMB: 256})
 	must(t, err)
 	defer m.Stop()
-	_, err = m.Expect("asking 198.18.0.10 for the script of "+m.MAC().String(), bootTime)
+	_, err = m.Expect("asking http://198.18.0.10 for the script of "+m.MAC().String(), bootTime)
 	must(t, err)
 }
 
