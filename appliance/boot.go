@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 
@@ -50,6 +51,9 @@ func (c *Config) checkBoot() error {
 		if err := c.httpConfig(nil).Validate(); err != nil {
 			return err
 		}
+		if err := c.HTTP.checkNames(); err != nil {
+			return err
+		}
 	}
 	if !c.TFTP.Enabled {
 		return nil
@@ -59,16 +63,17 @@ func (c *Config) checkBoot() error {
 
 // HTTPConfig is the HTTP boot server.
 type HTTPConfig struct {
-	Enabled     bool   `toml:"enabled"`
-	Listen      string `toml:"listen"`
-	MediaKey    Secret `toml:"media_key"` // of the site's boot media
-	ListenTLS   string `toml:"listen_tls"`
-	Certificate string `toml:"certificate"` // PEM files; with both HTTPS is served, too
-	Key         string `toml:"key"`
+	Enabled     bool     `toml:"enabled"`
+	Listen      string   `toml:"listen"`
+	Names       []string `toml:"names"`     // of the site's login servers in DNS
+	MediaKey    Secret   `toml:"media_key"` // of the site's boot media
+	ListenTLS   string   `toml:"listen_tls"`
+	Certificate string   `toml:"certificate"` // PEM files; with both HTTPS is served, too
+	Key         string   `toml:"key"`
 }
 
 func (c *Config) filesConfig() tftp.FilesConfig {
-	return tftp.FilesConfig{Root: c.TFTP.Root, IPXE: c.TFTP.IPXE, HTTPPort: port(c.HTTP.Listen)}
+	return tftp.FilesConfig{Root: c.TFTP.Root, IPXE: c.TFTP.IPXE}
 }
 
 func (c *Config) httpConfig(who func(netip.Addr) site.MAC) tftp.HTTPConfig {
@@ -76,6 +81,16 @@ func (c *Config) httpConfig(who func(netip.Addr) site.MAC) tftp.HTTPConfig {
 		Listen: c.HTTP.Listen, SANPort: port(c.Director.Listen), Who: who,
 		ListenTLS: c.HTTP.ListenTLS, Certificate: c.HTTP.Certificate, Key: c.HTTP.Key,
 	}
+}
+
+// checkNames wants names alone: the port is that of listen.
+func (c *HTTPConfig) checkNames() error {
+	for _, name := range c.Names {
+		if strings.Contains(name, ":") || (site.Bootstrap{Hosts: []string{name}}).Check() != nil {
+			return fmt.Errorf("http.names: %q: use a DNS name of the login servers, without a port, such as boot.example.net", name)
+		}
+	}
+	return nil
 }
 
 // mediaKey reads the key of the site's boot media, which may be none.
@@ -110,7 +125,7 @@ func (w *worker) openBoot() (err error) {
 		if cfg.MediaKey, err = w.cfg.mediaKey(); err != nil {
 			return err
 		}
-		made := newMedia(cfg.MediaKey, w.builder.View, port(w.cfg.HTTP.Listen), w.media.Seen)
+		made := newMedia(cfg.MediaKey, w.builder.View, w.media.Seen)
 		cfg.Media, cfg.Renew = made.Medium, made.Renew
 		w.http, err = tftp.NewHTTP(cfg, w.files, w.builder.View, w.event, w.log.With("room", "http"))
 	}

@@ -17,13 +17,12 @@ import (
 type media struct {
 	key  string
 	view func() *site.View
-	port uint16 // of HTTP boot
 	base func() (*image.Medium, error)
 	seen func(s tftp.MediumState, behind bool) // who has which, for the report
 }
 
-func newMedia(key string, view func() *site.View, port uint16, seen func(tftp.MediumState, bool)) *media {
-	m := &media{key: key, view: view, port: port, seen: seen}
+func newMedia(key string, view func() *site.View, seen func(tftp.MediumState, bool)) *media {
+	m := &media{key: key, view: view, seen: seen}
 	m.base = sync.OnceValues(func() (*image.Medium, error) {
 		loaders, err := image.FindLoaders(nil)
 		if err != nil {
@@ -38,7 +37,7 @@ func newMedia(key string, view func() *site.View, port uint16, seen func(tftp.Me
 // with what is true later.
 func (m *media) program(mac site.MAC, collection string) image.Program {
 	v := m.view()
-	want := site.MediumMade(v, mac, collection, m.port)
+	want := site.MediumMade(v, mac, collection)
 	return programOf(site.Bootstrap{Version: want.Version, Hosts: want.Servers, Site: v.Site, Key: m.key, MAC: mac, Collection: collection})
 }
 

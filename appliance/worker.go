@@ -137,7 +137,7 @@ func newWorker(cfg *Config, opts WorkerOptions) (*worker, error) {
 func (w *worker) observed() site.Observed {
 	seen := site.Observed{
 		Boot: site.BootService{
-			Address: site.BootAddress(w.cfg.VIP.Addresses, w.own), HTTPPort: port(w.cfg.HTTP.Listen), Lacks: w.lacks(),
+			Address: site.BootAddress(w.cfg.VIP.Addresses, w.own), HTTPPort: port(w.cfg.HTTP.Listen), Names: w.cfg.HTTP.Names, Lacks: w.lacks(),
 			Address6: w.boot6,
 		},
 		Appliances: []site.Appliance{{Name: w.cfg.Node, Address: w.own}},

@@ -14,16 +14,20 @@ import (
 func Hosts(addrs []netip.Addr, port uint16) []string {
 	hosts := make([]string, 0, len(addrs))
 	for _, a := range addrs {
-		host := a.String()
-		switch {
-		case port != 80:
-			host = net.JoinHostPort(host, strconv.Itoa(int(port)))
-		case a.Is6():
-			host = "[" + host + "]"
-		}
-		hosts = append(hosts, host)
+		hosts = append(hosts, hostAt(a.String(), port))
 	}
 	return hosts
+}
+
+// hostAt returns an address or a name as it stands in a URL.
+func hostAt(host string, port uint16) string {
+	switch {
+	case port != 80:
+		return net.JoinHostPort(host, strconv.Itoa(int(port)))
+	case strings.Contains(host, ":"):
+		return "[" + host + "]"
+	}
+	return host
 }
 
 // Bootstrap says what the iPXE script does that takes a machine to its own script. With Hosts alone it is what DHCP and TFTP hand

@@ -53,14 +53,14 @@ func MediumOf(v *View, mac MAC) Medium {
 }
 
 // MediumMade returns what a medium that is made now shall be, for one device, or for a collection, or, with neither, for all: what a rollout would make of
-// it at once, or else that it asks the login servers of now, by HTTP at this port.
-func MediumMade(v *View, mac MAC, collection string, port uint16) Medium {
+// it at once, or else that it asks the login servers of now.
+func MediumMade(v *View, mac MAC, collection string) Medium {
 	m := MediumOf(v, mac)
 	if collection != "" {
 		m = v.Collections[collection].Medium
 	}
 	if m.Version == 0 {
-		m.Servers = Hosts(v.LoginServers(), port)
+		m.Servers = v.LoginServers()
 	}
 	return m
 }

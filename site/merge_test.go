@@ -1,6 +1,7 @@
 package site
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -110,13 +111,18 @@ func TestMergeAdoptsADigestOnceAndKeepsIt(t *testing.T) {
 	}
 }
 
-func TestLoginServersNameEachOnceAndTheBootAddressFirst(t *testing.T) {
+func TestLoginServersNameEachOnceAndTheBootAddressFirstAndNamesLast(t *testing.T) {
 	v := Empty("berlin", "embedded")
 	a, b := vip.Next(), vip.Next().Next()
 	v.Boot.Address = vip
 	v.Appliances = []Appliance{{Address: a}, {Address: b}, {Address: a}, {}}
+	v.Boot.Names = []string{"boot.example.net"}
 	got := v.LoginServers()
-	if len(got) != 3 || got[0] != vip || got[1] != a || got[2] != b {
+	if want := []string{vip.String(), a.String(), b.String(), "boot.example.net"}; !slices.Equal(got, want) {
+		t.Errorf("LoginServers = %v", got)
+	}
+	v.Boot.HTTPPort = 8080
+	if got := v.LoginServers(); got[0] != vip.String()+":8080" || got[3] != "boot.example.net:8080" {
 		t.Errorf("LoginServers = %v", got)
 	}
 }

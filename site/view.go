@@ -197,6 +197,7 @@ type Registry struct {
 type BootService struct {
 	Address  netip.Addr `json:"address,omitzero"`    // the first VIP, or the node's own address
 	HTTPPort uint16     `json:"http_port,omitempty"` // 0: 80
+	Names    []string   `json:"names,omitempty"`     // of the login servers in DNS
 	TFTP     Check      `json:"tftp"`
 	HTTP     Check      `json:"http"`
 	Lacks    []string   `json:"lacks,omitempty"` // FirmwareFiles that are not there to be loaded
@@ -229,8 +230,9 @@ type View struct {
 	Streamers   map[string]Streamer   `json:"streamers"`
 }
 
-// LoginServers returns where a target's bootstrap asks, in order and each once: the boot address, then each appliance's own.
-func (v *View) LoginServers() []netip.Addr {
+// LoginServers returns where a target's bootstrap asks, in order and each once, as Bootstrap.Hosts: the boot address, then each appliance's own, then the
+// names that outlive them all.
+func (v *View) LoginServers() []string {
 	var servers []netip.Addr
 	add := func(a netip.Addr) {
 		if a.IsValid() && !slices.Contains(servers, a) {
@@ -242,7 +244,12 @@ func (v *View) LoginServers() []netip.Addr {
 		add(a.Address)
 	}
 	add(v.Boot.Address6) // a machine without IPv6 skips it at once
-	return servers
+	port := cmp.Or(v.Boot.HTTPPort, 80)
+	hosts := Hosts(servers, port)
+	for _, name := range v.Boot.Names {
+		hosts = append(hosts, hostAt(name, port))
+	}
+	return hosts
 }
 
 // DeviceAt returns the device that an address is reserved for.

@@ -26,7 +26,6 @@ const FileAutoexec = "autoexec.ipxe"
 type FilesConfig struct {
 	Root     string // the operator's directory; empty: none
 	IPXE     string // a directory with iPXE's binaries; empty: DefaultIPXE
-	HTTPPort uint16 // of HTTP boot, for the bootstrap; 0: 80
 }
 
 // Validate returns an error that says what to mend.
@@ -124,11 +123,7 @@ func (f *Files) Open(raw string) (*File, error) {
 }
 
 func (f *Files) bootstrap() string {
-	port := f.cfg.HTTPPort
-	if port == 0 {
-		port = 80
-	}
-	return site.Bootstrap{Hosts: site.Hosts(f.view().LoginServers(), port)}.Script()
+	return site.Bootstrap{Hosts: f.view().LoginServers()}.Script()
 }
 
 // openRoot opens a regular file of the operator's directory. O_NONBLOCK keeps a FIFO from blocking us for ever; it changes nothing for

@@ -125,7 +125,7 @@ func (f *mediumFlags) program(ctx context.Context, api *apiFlags) (image.Program
 		if name := f.boot.Collection; name != "" && s.View.Collections[name].Name == "" {
 			return image.Program{}, usageError{fmt.Errorf("--collection %s: there is no such collection; `everboot collection list` shows them", name)}
 		}
-		m := site.MediumMade(s.View, f.boot.MAC, f.boot.Collection, cmp.Or(s.View.Boot.HTTPPort, 80))
+		m := site.MediumMade(s.View, f.boot.MAC, f.boot.Collection)
 		f.boot.Version, f.boot.Hosts = m.Version, m.Servers
 		f.boot.Site = cmp.Or(f.boot.Site, s.View.Site)
 	}

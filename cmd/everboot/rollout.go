@@ -87,7 +87,7 @@ func (f *rolloutFlags) medium(v *site.View) site.Medium {
 	}
 	m := site.Medium{Version: f.version, Servers: f.servers}
 	if len(m.Servers) == 0 {
-		m.Servers = site.Hosts(v.LoginServers(), cmp.Or(v.Boot.HTTPPort, 80))
+		m.Servers = v.LoginServers()
 	}
 	if m.Version == 0 {
 		m.Version = site.MediumVersion(v, m.Servers)
