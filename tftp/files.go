@@ -24,8 +24,8 @@ const FileAutoexec = "autoexec.ipxe"
 
 // FilesConfig says where boot files come from.
 type FilesConfig struct {
-	Root     string // the operator's directory; empty: none
-	IPXE     string // a directory with iPXE's binaries; empty: DefaultIPXE
+	Root string // the operator's directory; empty: none
+	IPXE string // a directory with iPXE's binaries; empty: DefaultIPXE
 }
 
 // Validate returns an error that says what to mend.
