@@ -54,8 +54,12 @@ const (
 
 // packetOf returns an IPv4 packet with a UDP datagram from port 67.
 func packetOf(from netip.Addr, to netip.AddrPort, payload []byte) []byte {
+	return packetFrom(netip.AddrPortFrom(from, dhcpv4.ServerPort), to, payload)
+}
+
+func packetFrom(from, to netip.AddrPort, payload []byte) []byte {
 	b := make([]byte, ipHeader+udpHeader, ipHeader+udpHeader+len(payload))
-	src, dst := from.As4(), to.Addr().As4()
+	src, dst := from.Addr().As4(), to.Addr().As4()
 	b[0] = 4<<4 | ipHeader/4
 	binary.BigEndian.PutUint16(b[2:], uint16(ipHeader+udpHeader+len(payload)))
 	b[8], b[9] = ttl, protoUDP
@@ -64,7 +68,7 @@ func packetOf(from netip.Addr, to netip.AddrPort, payload []byte) []byte {
 	binary.BigEndian.PutUint16(b[10:], checksum(0, b[:ipHeader]))
 
 	u := b[ipHeader:]
-	binary.BigEndian.PutUint16(u[0:], dhcpv4.ServerPort)
+	binary.BigEndian.PutUint16(u[0:], from.Port())
 	binary.BigEndian.PutUint16(u[2:], to.Port())
 	binary.BigEndian.PutUint16(u[4:], uint16(udpHeader+len(payload)))
 	b = append(b, payload...)

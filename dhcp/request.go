@@ -59,6 +59,9 @@ func read(q *dhcpv4.DHCPv4) (request, Reason) {
 	if len(id) > maxClientID {
 		return r, Malformed
 	}
+	if searches(id) {
+		return r, Searching
+	}
 	r.identifier, r.client = id, leases.ClientOf(id, r.mac)
 	var ok [4]bool
 	r.ciaddr, ok[0] = headerAddr(q.ClientIPAddr)
