@@ -130,6 +130,7 @@ func defaultConfig() Config {
 		},
 		TFTP:     TFTPConfig{Enabled: true, Listen: ":69", IPXE: "/usr/lib/ipxe"},
 		HTTP:     HTTPConfig{Enabled: true, Listen: ":80"},
+		DHCP:     DHCPConfig{Search: true},
 		Director: DirectorConfig{Enabled: true, Listen: ":3260"},
 		API:      APIConfig{Listen: "127.0.0.1:8667"},
 	}

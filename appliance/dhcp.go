@@ -24,7 +24,8 @@ import (
 type DHCPConfig struct {
 	Mode    string         `toml:"mode"` // server, proxy or off; server is the default where there is a subnet
 	Subnets []SubnetConfig `toml:"subnet"`
-	RA      bool           `toml:"ra"` // router advertisements that offer nothing
+	RA      bool           `toml:"ra"`     // router advertisements that offer nothing
+	Search  bool           `toml:"search"` // for other DHCP servers
 }
 
 // SubnetConfig is one subnet that DHCP serves.
@@ -116,6 +117,7 @@ func (w *worker) openDHCP() (err error) {
 	if w.cfg.DHCP.RA {
 		w.advertiser = ra.NewAdvertiser(w.cfg.Interface, w.cfg.link6(), w.log.With("room", "dhcp"))
 	}
+	w.openSearch()
 	switch w.cfg.DHCP.Mode {
 	case "proxy":
 		w.proxy, err = dhcp.NewProxy(w.cfg.dhcpConfig(w.own), w.builder.View, w.event, w.log.With("room", "dhcp"))
@@ -179,6 +181,9 @@ func (w *worker) dhcpWarnings() (list []string) {
 		return list
 	}
 	for _, f := range w.dhcp.Foreign() {
+		if w.search != nil && slices.ContainsFunc(w.search.Rivals(), func(r dhcp.Rival) bool { return r.Server == f.Server }) {
+			continue // more is said of it
+		}
 		list = append(list, fmt.Sprintf("another DHCP server, %s, gives addresses on this segment (last to %s at %s): switch it off, or set dhcp.mode = \"proxy\"",
 			f.Server, f.Client, f.Last.Format("2006-01-02 15:04:05")))
 	}

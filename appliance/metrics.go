@@ -60,6 +60,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	if c.w.proxy != nil {
 		c.proxy(send)
 	}
+	if c.w.search != nil {
+		c.search(send)
+	}
 	if c.w.director != nil {
 		c.director(send)
 	}

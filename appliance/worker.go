@@ -84,6 +84,7 @@ type worker struct {
 	book       *leasebook // nil: leases are written down nowhere else
 	dhcp6      *v6.Server
 	proxy      *dhcp.Proxy
+	search     *dhcp.Search // who else answers DHCP
 	advertiser *ra.Advertiser
 	files      *tftp.Files
 	tftp       *tftp.Server
@@ -243,6 +244,9 @@ func (w *worker) tasks() []task {
 	}
 	if w.proxy != nil {
 		list = append(list, w.proxy)
+	}
+	if w.search != nil {
+		list = append(list, w.search)
 	}
 	if w.advertiser != nil {
 		list = append(list, w.advertiser)

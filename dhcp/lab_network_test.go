@@ -32,6 +32,7 @@ type served struct {
 	Proxy  bool
 	RA     bool
 	Six    *v6.Config // DHCPv6, too
+	Search bool
 }
 
 func TestMain(m *testing.M) {
@@ -77,6 +78,11 @@ func serve(text string) error {
 		}
 		go six.Run(ctx)
 		link = s.Six.Link()
+	}
+	if s.Search {
+		go dhcp.NewSearch(dhcp.SearchConfig{
+			Interface: s.Config.Interface, Proxy: s.Proxy, Ours: func(a netip.Addr) bool { return a == s.Config.ServerAddress },
+		}, event, log).Run(ctx)
 	}
 	if s.RA {
 		go ra.NewAdvertiser(s.Config.Interface, link, log).Run(ctx)

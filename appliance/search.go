@@ -1,0 +1,68 @@
+package appliance
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"everboot/dhcp"
+	"everboot/site"
+	"everboot/vip/vrrp"
+)
+
+// openSearch comes after the DHCP service, of which it is told who is ours.
+func (w *worker) openSearch() {
+	if !w.cfg.DHCP.Search || !w.cfg.serves4() && w.cfg.DHCP.Mode != "proxy" {
+		return
+	}
+	w.search = dhcp.NewSearch(dhcp.SearchConfig{
+		Interface: w.cfg.Interface, Proxy: w.cfg.DHCP.Mode == "proxy", Ours: w.isOurs, Active: w.leads,
+	}, w.event, w.log.With("room", "dhcp"))
+}
+
+// isOurs reports whether an address is one of the site's appliances, or one of theirs that float.
+func (w *worker) isOurs(a netip.Addr) bool {
+	if a == w.own || slices.Contains(w.cfg.Peers.Addresses, a) || slices.Contains(w.cfg.VIP.floating(), a) {
+		return true
+	}
+	return slices.ContainsFunc(w.builder.View().Appliances, func(o site.Appliance) bool { return o.Address == a })
+}
+
+// leads reports whether this node does what one appliance of the site shall do: the one with the floating address, or each if there is none.
+func (w *worker) leads() bool { return w.vip == nil || w.vip.Status().State == vrrp.Active }
+
+// searchWarnings names the other DHCP servers that answered.
+func (w *worker) searchWarnings() (list []string) {
+	if w.search == nil {
+		return nil
+	}
+	for _, r := range w.search.Rivals() {
+		todo := "switch it off, or set dhcp.mode = \"proxy\""
+		switch {
+		case w.cfg.DHCP.Mode == "proxy":
+			todo = "take its boot options away, or switch it off: targets boot from whoever answers first"
+		case !r.Addresses:
+			todo = "switch it off: targets boot from whoever answers first"
+		}
+		list = append(list, fmt.Sprintf("%s (last heard at %s): %s", r.Text(), r.Last.Format("2006-01-02 15:04:05"), todo))
+	}
+	return list
+}
+
+// The names of the metrics of the search for other DHCP servers.
+const (
+	metricSearched = "everboot_dhcp_search_last_seconds"
+	metricRival    = "everboot_dhcp_other_server_last_seconds" // labels server, source, mac, addresses, boots
+)
+
+func (c collector) search(send emit) {
+	if last := c.w.search.Last(); !last.IsZero() {
+		send(metricSearched, "When this appliance last asked which other DHCP servers there are.", prometheus.GaugeValue, float64(last.Unix()))
+	}
+	for _, r := range c.w.search.Rivals() {
+		send(metricRival, "Another DHCP server of the segment, and when it last answered.", prometheus.GaugeValue, float64(r.Last.Unix()),
+			"server", r.Server.String(), "source", r.Source.String(), "mac", r.MAC.String(), "addresses", fmt.Sprint(r.Addresses), "boots", fmt.Sprint(r.Boots))
+	}
+}
