@@ -155,7 +155,11 @@ func Load(path string) (*Config, error) {
 		}
 	}
 	if err := c.Validate(); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		place := path
+		if placed := (*placedError)(nil); errors.As(err, &placed) {
+			place = placed.place(path)
+		}
+		return nil, fmt.Errorf("%s: %w", place, err)
 	}
 	return &c, nil
 }

@@ -55,11 +55,11 @@ func (c *Config) checkDHCP() error {
 	}
 	for i, s := range c.DHCP.Subnets {
 		if err := s.check(); err != nil {
-			return err
+			return in("dhcp.subnet", i, err)
 		}
 		for _, o := range c.DHCP.Subnets[:i] {
 			if o.Network.Overlaps(s.Network) {
-				return fmt.Errorf("dhcp.subnet %s overlaps dhcp.subnet %s; make them disjoint", s.Network, o.Network)
+				return in("dhcp.subnet", i, fmt.Errorf("dhcp.subnet %s overlaps dhcp.subnet %s; make them disjoint", s.Network, o.Network))
 			}
 		}
 	}

@@ -82,66 +82,82 @@ func (c *Config) checkListeners() error {
 // checkSite checks the devices, collections and vDisks that the file itself writes down.
 func (c *Config) checkSite() error {
 	content := c.Content()
-	macs, names, addresses, clients := map[site.MAC]string{}, map[string]string{}, map[netip.Addr]string{}, map[site.ClientID]string{}
-	for i, d := range content.Devices {
-		label := fmt.Sprintf("device %d (%s)", i+1, d.MAC)
-		if err := d.Check(); err != nil {
-			return err
-		}
-		if other, taken := macs[d.MAC]; taken {
-			return fmt.Errorf("%s: its MAC is also that of %s", label, other)
-		}
-		macs[d.MAC] = label
-		if other, taken := names[d.Name]; taken && d.Name != "" {
-			return fmt.Errorf("%s: its name %s is also that of %s", label, d.Name, other)
-		}
-		names[d.Name] = label
-		if other, taken := clients[d.ClientID]; taken && d.ClientID != "" {
-			return fmt.Errorf("%s: its client_id %s is also that of %s", label, d.ClientID, other)
-		}
-		clients[d.ClientID] = label
-		for _, a := range []netip.Addr{d.Address, d.Address6} {
-			if !a.IsValid() {
-				continue
-			}
-			if other, taken := addresses[a]; taken {
-				return fmt.Errorf("%s: its address %s is also that of %s", label, a, other)
-			}
-			addresses[a] = label
-			inSubnet := slices.ContainsFunc(c.DHCP.Subnets, func(s SubnetConfig) bool { return s.Network.Contains(a) })
-			if c.DHCP.Mode == "server" && !inSubnet {
-				return fmt.Errorf("%s: its address %s is in no [[dhcp.subnet]]", label, a)
-			}
-			if slices.Contains(c.VIP.floating(), a) {
-				return fmt.Errorf("%s: its address %s is the VIP", label, a)
-			}
-		}
+	if err := c.checkDevices(content.Devices); err != nil {
+		return err
 	}
 	for i, col := range content.Collections {
-		if err := col.Check(); err != nil {
-			return err
+		err := col.Check()
+		if err == nil && slices.ContainsFunc(content.Collections[:i], func(o site.Collection) bool { return o.Name == col.Name }) {
+			err = fmt.Errorf("collection %s stands there twice", col.Name)
 		}
-		if slices.ContainsFunc(content.Collections[:i], func(o site.Collection) bool { return o.Name == col.Name }) {
-			return fmt.Errorf("collection %s stands there twice", col.Name)
+		if err != nil {
+			return in("collection", i, err)
 		}
 	}
 	for i, v := range content.VDisks {
-		if err := v.Check(); err != nil {
-			return err
+		err := v.Check()
+		if err == nil && slices.ContainsFunc(content.VDisks[:i], func(o site.VDisk) bool { return o.Name == v.Name }) {
+			err = fmt.Errorf("vdisk %s stands there twice", v.Name)
 		}
-		if slices.ContainsFunc(content.VDisks[:i], func(o site.VDisk) bool { return o.Name == v.Name }) {
-			return fmt.Errorf("vdisk %s stands there twice", v.Name)
+		if err != nil {
+			return in("vdisk", i, err)
 		}
 	}
 	for i, s := range content.Streamers {
-		if err := site.CheckStreamer(s, c.Site); err != nil {
-			return err
+		err := site.CheckStreamer(s, c.Site)
+		if err == nil && slices.ContainsFunc(content.Streamers[:i], func(o site.Streamer) bool { return o.Name == s.Name }) {
+			err = fmt.Errorf("streamer %s stands there twice", s.Name)
 		}
-		if slices.ContainsFunc(content.Streamers[:i], func(o site.Streamer) bool { return o.Name == s.Name }) {
-			return fmt.Errorf("streamer %s stands there twice", s.Name)
+		if err == nil && (len(s.Replicas) == 0 || slices.ContainsFunc(s.Replicas, func(r site.Replica) bool { return r.Target == "" })) {
+			err = fmt.Errorf("streamer %s: give each [[streamer.replica]] vdisk, version, digest and target, its iSCSI name there; streamers of everboot announce themselves", s.Name)
 		}
-		if len(s.Replicas) == 0 || slices.ContainsFunc(s.Replicas, func(r site.Replica) bool { return r.Target == "" }) {
-			return fmt.Errorf("streamer %s: give each [[streamer.replica]] vdisk, version, digest and target, its iSCSI name there; streamers of everboot announce themselves", s.Name)
+		if err != nil {
+			return in("streamer", i, err)
+		}
+	}
+	return nil
+}
+
+// checkDevices checks each device, and that no two have the same.
+func (c *Config) checkDevices(devices []site.Device) error {
+	seen := make(map[string]string)
+	for i, d := range devices {
+		if err := d.Check(); err != nil {
+			return in("device", i, err)
+		}
+		label := fmt.Sprintf("device %d (%s)", i+1, d.MAC)
+		own := []struct{ what, value string }{{"MAC", d.MAC.String()}, {"name", d.Name}, {"client_id", d.ClientID.String()}}
+		for _, a := range []netip.Addr{d.Address, d.Address6} {
+			if a.IsValid() {
+				own = append(own, struct{ what, value string }{"address", a.String()})
+			}
+		}
+		for _, o := range own {
+			key := o.what + " " + o.value
+			if other, taken := seen[key]; taken && o.value != "" {
+				if o.what == "MAC" {
+					key = o.what // the label says which
+				}
+				return in("device", i, fmt.Errorf("%s: its %s is also that of %s", label, key, other))
+			}
+			seen[key] = label
+		}
+		if err := c.checkAddresses(d); err != nil {
+			return in("device", i, fmt.Errorf("%s: %w", label, err))
+		}
+	}
+	return nil
+}
+
+// checkAddresses checks that a device can have its addresses.
+func (c *Config) checkAddresses(d site.Device) error {
+	for _, a := range []netip.Addr{d.Address, d.Address6} {
+		switch {
+		case !a.IsValid():
+		case c.DHCP.Mode == "server" && !slices.ContainsFunc(c.DHCP.Subnets, func(s SubnetConfig) bool { return s.Network.Contains(a) }):
+			return fmt.Errorf("its address %s is in no [[dhcp.subnet]]", a)
+		case slices.Contains(c.VIP.floating(), a):
+			return fmt.Errorf("its address %s is the VIP", a)
 		}
 	}
 	return nil

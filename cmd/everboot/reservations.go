@@ -33,7 +33,7 @@ already keeps everything but its name, address and client identifier.`,
 			if err != nil {
 				return err
 			}
-			devices, err := reserve.Parse(f, args[0], text)
+			devices, lines, err := reserve.Parse(f, args[0], text)
 			if err != nil {
 				return err
 			}
@@ -44,10 +44,11 @@ already keeps everything but its name, address and client identifier.`,
 			for i, d := range devices {
 				devices[i] = merged(s.View.Devices[d.MAC], d)
 			}
-			if err := clashes(s.View, devices); err != nil {
+			place := func(i int) string { return fmt.Sprintf("%s:%d", args[0], lines[i]) }
+			if err := clashes(s.View, devices, place); err != nil {
 				return err
 			}
-			if err := putAll(c.Context(), client, s.View, devices); err != nil {
+			if err := putAll(c.Context(), client, s.View, devices, place); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%d reservations imported\n", len(devices))
@@ -70,26 +71,26 @@ func merged(known, d site.Device) site.Device {
 	return known
 }
 
-// clashes returns an error for each address and name that another device of the site has.
-func clashes(v *site.View, devices []site.Device) error {
+// clashes returns an error for each address and name that another device of the site has. place tells where a device stands.
+func clashes(v *site.View, devices []site.Device, place func(int) string) error {
 	imported := make(map[site.MAC]bool)
 	for _, d := range devices {
 		imported[d.MAC] = true
 	}
 	var errs []error
-	for _, d := range devices {
+	for i, d := range devices {
 		for _, other := range v.SortedDevices() {
 			if imported[other.MAC] {
 				continue
 			}
 			if other.Address == d.Address {
-				errs = append(errs, fmt.Errorf("%s: its address %s is that of device %s of the site", d.MAC, d.Address, other.MAC))
+				errs = append(errs, fmt.Errorf("%s: %s: its address %s is that of device %s of the site", place(i), d.MAC, d.Address, other.MAC))
 			}
 			if other.ClientID == d.ClientID && d.ClientID != "" {
-				errs = append(errs, fmt.Errorf("%s: its client identifier %s is that of device %s of the site", d.MAC, d.ClientID, other.MAC))
+				errs = append(errs, fmt.Errorf("%s: %s: its client identifier %s is that of device %s of the site", place(i), d.MAC, d.ClientID, other.MAC))
 			}
 			if other.Name == d.Name && d.Name != "" {
-				errs = append(errs, fmt.Errorf("%s: its name %s is that of device %s of the site", d.MAC, d.Name, other.MAC))
+				errs = append(errs, fmt.Errorf("%s: %s: its name %s is that of device %s of the site", place(i), d.MAC, d.Name, other.MAC))
 			}
 		}
 	}
@@ -97,7 +98,7 @@ func clashes(v *site.View, devices []site.Device) error {
 }
 
 // putAll writes the devices into the registry; if one is refused, those before it become what they were.
-func putAll(ctx context.Context, client web.Client, v *site.View, devices []site.Device) error {
+func putAll(ctx context.Context, client web.Client, v *site.View, devices []site.Device, place func(int) string) error {
 	for i, d := range devices {
 		err := client.Put(ctx, site.KindDevice, d.MAC.String(), d)
 		if err == nil {
@@ -114,9 +115,9 @@ func putAll(ctx context.Context, client web.Client, v *site.View, devices []site
 			}
 		}
 		if back := errors.Join(errs...); back != nil {
-			return fmt.Errorf("importing %s: %w; taking back the %d before it failed too: %w; import the file once more", d.MAC, err, i, back)
+			return fmt.Errorf("%s: importing %s: %w; taking back the %d before it failed too: %w; import the file once more", place(i), d.MAC, err, i, back)
 		}
-		return fmt.Errorf("importing %s: %w; nothing is imported", d.MAC, err)
+		return fmt.Errorf("%s: importing %s: %w; nothing is imported", place(i), d.MAC, err)
 	}
 	return nil
 }

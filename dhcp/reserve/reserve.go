@@ -43,17 +43,16 @@ type entry struct {
 	client        site.ClientID
 }
 
-// Parse reads the reservations of a file, of which name is what errors call it. Everything else in the file is passed over. If anything is
-// wrong nothing is returned, and the error has one line for each thing.
-func Parse(f Format, name string, text []byte) ([]site.Device, error) {
+// Parse reads the reservations of a file, of which name is what errors call it, and the line of each. Everything else in the file is passed
+// over. If anything is wrong nothing is returned, and the error has one line for each thing.
+func Parse(f Format, name string, text []byte) (devices []site.Device, lines []int, err error) {
 	entries, err := map[Format]func([]byte) ([]entry, error){ISC: parseISC, Kea: parseKea, Dnsmasq: parseDnsmasq, CSV: parseCSV}[f](text)
 	if err != nil {
-		return nil, fmt.Errorf("%s:%w", name, err)
+		return nil, nil, fmt.Errorf("%s:%w", name, err)
 	}
 	if len(entries) == 0 {
-		return nil, fmt.Errorf("%s:1: no reservation is in it; is it of format %s?", name, f)
+		return nil, nil, fmt.Errorf("%s:1: no reservation is in it; is it of format %s?", name, f)
 	}
-	var devices []site.Device
 	var errs []error
 	seen := make(map[string]int)
 	for _, e := range entries {
@@ -68,12 +67,12 @@ func Parse(f Format, name string, text []byte) ([]site.Device, error) {
 			}
 			seen[key] = e.line
 		}
-		devices = append(devices, d)
+		devices, lines = append(devices, d), append(lines, e.line)
 	}
 	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+		return nil, nil, errors.Join(errs...)
 	}
-	return devices, nil
+	return devices, lines, nil
 }
 
 // errNoMAC: the site knows devices by their MAC.

@@ -23,11 +23,11 @@ var clients = []site.Device{
 
 func TestReadBackWhatIsWritten(t *testing.T) {
 	for _, f := range Formats {
-		if got, err := Parse(f, "file", Write(f, clients)); err != nil || !reflect.DeepEqual(got, clients) {
+		if got, _, err := Parse(f, "file", Write(f, clients)); err != nil || !reflect.DeepEqual(got, clients) {
 			t.Errorf("%s, with client identifiers: %v, %v\n%s", f, got, err, Write(f, clients))
 		}
 		text := Write(f, append(devices, site.Device{MAC: site.MAC{2}, Name: "without an address"}))
-		got, err := Parse(f, "file", text)
+		got, _, err := Parse(f, "file", text)
 		if err != nil || !reflect.DeepEqual(got, devices) {
 			t.Errorf("%s: %v, %v\n%s", f, got, err, text)
 		}
@@ -56,9 +56,14 @@ group { next-server 198.18.0.10;
 		Dnsmasq: "interface=eth0\ndhcp-host=52:54:00:00:00:01,t1,198.18.0.51,infinite\n# old\ndhcp-host=set:red,52:54:00:00:00:02,198.18.0.52,t2,12h # new\n",
 		CSV:     "name,address,mac,room\nt1,198.18.0.51,52-54-00-00-00-01,7\nt2,198.18.0.52,525400000002,8\n",
 	} {
-		got, err := Parse(f, "file", []byte(text))
+		got, lines, err := Parse(f, "file", []byte(text))
 		if err != nil || !reflect.DeepEqual(got, devices) {
 			t.Errorf("%s: %v, %v", f, got, err)
+		}
+		for i, line := range lines {
+			if at := strings.Split(text, "\n")[line-1]; !strings.Contains(at, got[i].Name) {
+				t.Errorf("%s: %s stands at line %d: %s", f, got[i].Name, line, at)
+			}
 		}
 	}
 }
@@ -74,12 +79,12 @@ host t2 { option dhcp-client-identifier 1:52:54:0:0:0:2; fixed-address 198.18.0.
 		Dnsmasq: "dhcp-host=52:54:00:00:00:01,id:desk 7,198.18.0.51,t1\ndhcp-host=id:01:52:54:00:00:00:02,198.18.0.52,t2\n",
 		CSV:     "mac,name,address,client_id\n52:54:00:00:00:01,t1,198.18.0.51,6465736b2037\n,t2,198.18.0.52,01:52:54:00:00:00:02\n",
 	} {
-		got, err := Parse(f, "file", []byte(text))
+		got, _, err := Parse(f, "file", []byte(text))
 		if err != nil || !reflect.DeepEqual(got, clients) {
 			t.Errorf("%s: %+v, %v", f, got, err)
 		}
 	}
-	if got, err := Parse(Dnsmasq, "file", []byte("dhcp-host=52:54:00:00:00:01,id:*,198.18.0.51,t1\n")); err != nil || got[0].ClientID != "" {
+	if got, _, err := Parse(Dnsmasq, "file", []byte("dhcp-host=52:54:00:00:00:01,id:*,198.18.0.51,t1\n")); err != nil || got[0].ClientID != "" {
 		t.Errorf("id:* %+v, %v", got, err)
 	}
 }
@@ -108,7 +113,7 @@ func TestBrokenFiles(t *testing.T) {
 		"a MAC of a group":     {CSV, "mac,address\nzz:54:00:00:00:01,198.18.0.5\n", "f:2: "},
 		"reservation of none":  {Kea, "{\n\n\"reservations\": [ {\"hw-address\": \"52:54:00:00:00:01\"} ]}", "f:3: a reservation without"},
 	} {
-		got, err := Parse(c.format, "f", []byte(c.text))
+		got, _, err := Parse(c.format, "f", []byte(c.text))
 		if err == nil || !strings.HasPrefix(err.Error(), c.want) || got != nil {
 			t.Errorf("%s: %v, %v; want %s", name, got, err, c.want)
 		}
@@ -123,7 +128,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("mac,address\na\"b,198.18.0.5\n"), slices.Index(Formats, CSV))
 	f.Fuzz(func(t *testing.T, text []byte, i int) {
 		format := Formats[(i%len(Formats)+len(Formats))%len(Formats)]
-		list, err := Parse(format, "f", text)
+		list, _, err := Parse(format, "f", text)
 		if (err == nil) != (len(list) > 0) {
 			t.Errorf("%d devices, %v", len(list), err)
 		}
