@@ -20,6 +20,8 @@ func (w *worker) Status() web.Status {
 		Node: w.cfg.Node, Version: w.opts.Version, Now: time.Now(), Started: w.started, View: v,
 		VIP: w.mainVIP(), VIPs: w.vipStatus(), Checks: w.checks(), Sessions: w.sessions(v), Peers: w.peerStatus(), Warnings: slices.Concat(warnings(v), w.peerWarnings(), w.wishWarnings(), w.dhcpWarnings(), w.searchWarnings(), w.bookWarnings()),
 	}
+	s.StandIns = w.standInStatus()
+	s.Warnings = append(s.Warnings, standInWarnings(s.StandIns)...)
 	s.Leases = len(w.leases())
 	s.Transfers, s.Past = w.transfers(v)
 	s.Media = w.media.Report(v)

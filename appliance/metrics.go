@@ -48,6 +48,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	c.site(send)
 	c.boot(send)
+	c.standIns(send)
 	if c.w.vip != nil {
 		c.vip(send)
 	}

@@ -1,7 +1,9 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -9,8 +11,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"everboot/appliance/web"
 	"everboot/site"
 	"everboot/vip"
+	"everboot/vip/vrrp"
 )
 
 // standIns take the floating addresses of streamers that fall silent. Nothing is served there: what a redirected target sends is answered with a reset, and it
@@ -20,12 +26,19 @@ type standIns struct {
 	own      func() ([]netip.Prefix, error) // addresses of the interface
 	routers  []vip.Config                   // the node's other virtual routers there
 	priority int
-	open     func(cfg vip.Config, others []vip.Config) (run func(context.Context) error, err error)
+	open     func(cfg vip.Config, others []vip.Config) (standInRouter, error)
 	log      *slog.Logger
 
 	news chan *site.View // holds the latest
-	by   map[standInKey]*standIn
 	done sync.WaitGroup
+	mu   sync.Mutex // by is read by others, too
+	by   map[standInKey]*standIn
+}
+
+// standInRouter is a virtual router for one address.
+type standInRouter interface {
+	Run(ctx context.Context) error
+	Status() vip.Status
 }
 
 type standInKey struct {
@@ -34,10 +47,12 @@ type standInKey struct {
 }
 
 type standIn struct {
-	cfg    vip.Config
-	wanted time.Time // when a streamer last had it
-	end    context.CancelFunc
-	failed atomic.Bool // it ended; it is begun again when it has been forgotten
+	streamer string
+	cfg      vip.Config
+	router   standInRouter // nil: it could not be opened
+	wanted   time.Time     // when a streamer last had it
+	end      context.CancelFunc
+	failed   atomic.Bool // it ended; it is begun again when it has been forgotten
 }
 
 const (
@@ -55,7 +70,7 @@ func (w *worker) openStandIns() error {
 	w.standIns = &standIns{
 		link: w.cfg.Interface, own: func() ([]netip.Prefix, error) { return interfaceAddrs(w.cfg.Interface) }, routers: w.cfg.vipConfigs(),
 		priority: min(w.cfg.VIP.Priority, 254), log: log, news: make(chan *site.View, 1), by: make(map[standInKey]*standIn),
-		open: func(cfg vip.Config, others []vip.Config) (func(context.Context) error, error) {
+		open: func(cfg vip.Config, others []vip.Config) (standInRouter, error) {
 			return openStandIn(opener, cfg, others)
 		},
 	}
@@ -96,6 +111,8 @@ func (s *standIns) Run(ctx context.Context) error {
 
 // follow makes the routers those of the view's streamers.
 func (s *standIns) follow(ctx context.Context, v *site.View, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, st := range v.SortedStreamers() {
 		for i, vrid := range st.VRIDs {
 			key := standInKey{st.Addresses[i].Addr(), vrid}
@@ -129,7 +146,7 @@ func (s *standIns) begin(ctx context.Context, streamer string, key standInKey, n
 		return
 	}
 	life, end := context.WithCancel(ctx)
-	x := &standIn{wanted: now, end: end, cfg: vip.Config{
+	x := &standIn{streamer: streamer, wanted: now, end: end, cfg: vip.Config{
 		Interface: s.link, Addresses: []netip.Prefix{netip.PrefixFrom(key.address, own[at].Bits())}, VRID: key.vrid, Priority: s.priority,
 	}}
 	others := s.routers
@@ -137,14 +154,14 @@ func (s *standIns) begin(ctx context.Context, streamer string, key standInKey, n
 		others = append(slices.Clip(others), y.cfg)
 	}
 	s.by[key] = x
-	run, err := s.open(x.cfg, others)
-	if err != nil {
+	if x.router, err = s.open(x.cfg, others); err != nil {
+		x.router = nil
 		x.failed.Store(true)
 		s.log.Error("nobody here stands in for a streamer's address", "streamer", streamer, "address", key.address, "vrid", key.vrid, "error", err)
 		return
 	}
 	s.done.Go(func() {
-		if err := run(life); err != nil {
+		if err := x.router.Run(life); err != nil {
 			x.failed.Store(true)
 			s.log.Warn("standing in for a streamer's address", "streamer", streamer, "address", key.address, "vrid", key.vrid, "error", err)
 		}
@@ -152,13 +169,63 @@ func (s *standIns) begin(ctx context.Context, streamer string, key standInKey, n
 }
 
 // openStandIn opens one beside other virtual routers.
-func openStandIn(o *vip.Opener, cfg vip.Config, others []vip.Config) (run func(context.Context) error, err error) {
+func openStandIn(o *vip.Opener, cfg vip.Config, others []vip.Config) (*vip.Router, error) {
 	if err := vip.CheckTogether(append(slices.Clip(others), cfg)); err != nil {
 		return nil, err
 	}
-	r, err := o.Open(cfg)
-	if err != nil {
-		return nil, err
+	return o.Open(cfg)
+}
+
+// status returns what the routers say, sorted by streamer and address. It may be called by anybody.
+func (s *standIns) status() []web.StandIn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []web.StandIn
+	for key, x := range s.by {
+		e := web.StandIn{Streamer: x.streamer, Address: key.address, VRID: key.vrid}
+		if x.router != nil && !x.failed.Load() {
+			r := x.router.Status()
+			e.State, e.Since, e.TakeOvers = string(r.State), r.Since, r.Transitions[vrrp.Silence]+r.Transitions[vrrp.Resigned]
+		}
+		list = append(list, e)
 	}
-	return r.Run, nil
+	slices.SortFunc(list, func(a, b web.StandIn) int {
+		return cmp.Or(cmp.Compare(a.Streamer, b.Streamer), a.Address.Compare(b.Address), cmp.Compare(a.VRID, b.VRID))
+	})
+	return list
+}
+
+// standInStatus returns what the worker's stand-ins say.
+func (w *worker) standInStatus() []web.StandIn {
+	if w.standIns == nil {
+		return nil
+	}
+	return w.standIns.status()
+}
+
+// standInWarnings names the streamers whose addresses this node has.
+func standInWarnings(list []web.StandIn) (warnings []string) {
+	for _, e := range list {
+		switch e.State {
+		case string(vrrp.Active):
+			warnings = append(warnings, fmt.Sprintf("streamer %s is not heard at its floating address %s: this appliance stands in, and tells its targets to come back", e.Streamer, e.Address))
+		case "":
+			warnings = append(warnings, fmt.Sprintf("nobody here stands in for streamer %s at %s (vrid %d): the log says why", e.Streamer, e.Address, e.VRID))
+		}
+	}
+	return warnings
+}
+
+// The names of the metrics of stand-ins. Each has the labels streamer and address.
+const (
+	metricStandIn          = "everboot_standin_active"
+	metricStandInTakeOvers = "everboot_standin_takeovers_total"
+)
+
+func (c collector) standIns(send emit) {
+	for _, e := range c.w.standInStatus() {
+		labels := []string{"streamer", e.Streamer, "address", e.Address.String()}
+		send(metricStandIn, "Whether this node has the floating address of a streamer that is not heard.", prometheus.GaugeValue, truth(e.State == string(vrrp.Active)), labels...)
+		send(metricStandInTakeOvers, "How often this node took the floating address of a streamer.", prometheus.CounterValue, float64(e.TakeOvers), labels...)
+	}
 }

@@ -5,13 +5,24 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"everboot/site"
 	"everboot/vip"
+	"everboot/vip/vrrp"
 )
+
+// fakeRouter has its address from the start.
+type fakeRouter struct{ run func(context.Context) error }
+
+func (f fakeRouter) Run(ctx context.Context) error { return f.run(ctx) }
+
+func (fakeRouter) Status() vip.Status {
+	return vip.Status{State: vrrp.Active, Transitions: map[vrrp.Cause]uint64{vrrp.Silence: 2, vrrp.Resigned: 1, vrrp.Outranked: 4}}
+}
 
 // TestStandInsFollowTheView: one for each floating address in our net, until a while after the streamer has left; one that cannot be is not tried each second.
 func TestStandInsFollowTheView(t *testing.T) {
@@ -20,14 +31,14 @@ func TestStandInsFollowTheView(t *testing.T) {
 		s := &standIns{
 			link: "eth0", own: func() ([]netip.Prefix, error) { return []netip.Prefix{netip.MustParsePrefix("198.18.0.2/24")}, nil },
 			priority: 100, log: slog.New(slog.DiscardHandler), news: make(chan *site.View, 1), by: make(map[standInKey]*standIn),
-			open: func(cfg vip.Config, others []vip.Config) (func(context.Context) error, error) {
+			open: func(cfg vip.Config, others []vip.Config) (standInRouter, error) {
 				opened++
 				if vip.CheckTogether(append(others, cfg)) != nil {
 					return nil, errors.New("taken")
 				}
 				at := cfg.Addresses[0].Addr()
 				running[at] = true
-				return func(ctx context.Context) error { <-ctx.Done(); delete(running, at); return nil }, nil
+				return fakeRouter{func(ctx context.Context) error { <-ctx.Done(); delete(running, at); return nil }}, nil
 			},
 		}
 		at := func(a string, vrid int) site.Streamer {
@@ -45,6 +56,13 @@ func TestStandInsFollowTheView(t *testing.T) {
 		synctest.Wait()
 		if opened != 2 || len(running) != 1 {
 			t.Errorf("%d were opened, %v run: want s1's alone, and one try for s2, whose id is taken", opened, running)
+		}
+		list := s.status()
+		if len(list) != 2 || list[0].State != "active" || list[0].TakeOvers != 3 || list[1].State != "" {
+			t.Errorf("they say %+v", list)
+		}
+		if warnings := standInWarnings(list); len(warnings) != 2 || !strings.Contains(warnings[0], "not heard at its floating address 198.18.0.121") || !strings.Contains(warnings[1], "nobody here stands in") {
+			t.Errorf("warnings %q", warnings)
 		}
 		empty := site.Empty("berlin", "embedded")
 		s.follow(ctx, empty, time.Now())

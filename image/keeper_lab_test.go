@@ -35,7 +35,7 @@ func TestLabKeeperStartsAnotherIscsid(t *testing.T) {
 	if !lab.Wanted() {
 		t.Skip("needs EVERBOOT_LAB=1: it takes some seconds")
 	}
-	lab.Need(t, "busybox")
+
 	for name, tt := range map[string]struct {
 		does, state string
 		replaced    bool
@@ -59,7 +59,7 @@ func TestLabKeeperStartsAnotherIscsid(t *testing.T) {
 			write("session1/state", tt.state+"\n", 0o644)
 			write("@iscsid", "#!/bin/sh\necho x >>"+dir+"/starts\n"+tt.does+"\n", 0o755)
 			write("keeper", keeperScript(t, dir), 0o755)
-			keeper := exec.Command("busybox", "sh", filepath.Join(dir, "keeper"))
+			keeper := exec.Command("sh", filepath.Join(dir, "keeper"))
 			keeper.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 			if err := keeper.Start(); err != nil {
 				t.Fatal(err)

@@ -18,8 +18,9 @@ type Status struct {
 	Now       time.Time      `json:"now"`
 	Started   time.Time      `json:"started"`
 	View      *site.View     `json:"view"`
-	VIP       *VIP           `json:"vip,omitempty"`  // of [vip]
-	VIPs      []VIP          `json:"vips,omitempty"` // all, that of [vip] first
+	VIP       *VIP           `json:"vip,omitempty"`       // of [vip]
+	VIPs      []VIP          `json:"vips,omitempty"`      // all, that of [vip] first
+	StandIns  []StandIn      `json:"stand_ins,omitempty"` // at streamers' floating addresses
 	Peers     []peers.Peer   `json:"peers,omitempty"`
 	Checks    []Check        `json:"checks"`
 	Sessions  []Session      `json:"sessions"`
@@ -66,6 +67,16 @@ type VIP struct {
 	Reason    string    `json:"reason,omitempty"`
 	// Odd counts what nobody meant so, such as a second active router or a peer's other interval, and what was dropped.
 	Odd map[string]uint64 `json:"odd,omitempty"`
+}
+
+// StandIn is a virtual router that waits for a streamer to fall silent, and then has its floating address.
+type StandIn struct {
+	Streamer  string     `json:"streamer"`
+	Address   netip.Addr `json:"address"`
+	VRID      int        `json:"vrid"`
+	State     string     `json:"state"` // backup: the streamer is heard; active: this appliance has the address; empty: it cannot stand in
+	Since     time.Time  `json:"since,omitzero"`
+	TakeOvers uint64     `json:"take_overs"`
 }
 
 // Check is one of the appliance's own probes.

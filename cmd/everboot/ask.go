@@ -218,6 +218,9 @@ func printStatus(w io.Writer, s web.Status) error {
 			fmt.Fprintf(t, "\todd: %s\n", odd)
 		}
 	}
+	for _, e := range s.StandIns {
+		fmt.Fprintf(t, "stand-in\t%s of %s: %s%s\n", e.Address, e.Streamer, cmp.Or(e.State, "cannot"), sinceText(e.Since, s.Now))
+	}
 	for _, p := range s.Peers {
 		fmt.Fprintf(t, "peer\t%s\n", describePeer(p, s.Now))
 	}
@@ -262,6 +265,13 @@ func printTransfers(w io.Writer, s web.Status) {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%d\n", x.Client, x.Device, x.File, x.Bytes, x.Size, result, end.Sub(x.Began).Round(time.Millisecond), x.Resent)
 	}
+}
+
+func sinceText(since, now time.Time) string {
+	if since.IsZero() {
+		return ""
+	}
+	return " for " + now.Sub(since).Round(time.Second).String()
 }
 
 func describePeer(p peers.Peer, now time.Time) string {

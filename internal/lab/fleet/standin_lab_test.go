@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -69,6 +70,14 @@ func TestSilentStreamersAddressIsTakenOver(t *testing.T) {
 			t.Errorf("after %v: %v", took, err)
 		}
 		session.Close()
+		must(t, lab.Eventually(nodeTime, "the status says who stands in", func() error {
+			for _, name := range []string{"a", "b"} {
+				if out, err := f.Command(name, "status"); err == nil && strings.Contains(out, "streamer s1 is not heard at its floating address 198.18.0.121") {
+					return nil
+				}
+			}
+			return errors.New("nobody does")
+		}))
 		time.Sleep(3 * time.Second) // the appliance has it for a while
 		cable.Silence(false)
 	}
