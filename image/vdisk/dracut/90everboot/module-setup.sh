@@ -8,7 +8,10 @@ check() {
     return 255
 }
 
-depends() { echo base rootfs-block kernel-modules kernel-network-modules; }
+depends() { echo base rootfs-block kernel-modules; }
+
+# installkernel adds the cards that the hook does not name.
+installkernel() { hostonly='' instmods '=drivers/net/ethernet' '=drivers/net/phy'; }
 
 install() {
     inst_multiple cat chroot cp grep mkdir mount modprobe ip sed sleep tail udevadm
