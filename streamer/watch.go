@@ -51,10 +51,17 @@ type pulse struct {
 	cancel   context.CancelFunc
 }
 
-// hangs reports whether its read has been under way for too long.
-func (p *pulse) hangs(now time.Time) bool {
+// judge reports whether the portal is silent, or else whether its read has been under way for too long. A portal that was silent has all the time anew: the
+// network, and not its disk, kept the answer back, and that comes when the kernel sends again what was lost.
+func (p *pulse) judge(now time.Time) (silent, hangs bool) {
 	since := p.reading.Load()
-	return since != 0 && now.Sub(time.Unix(0, since)) > hangTime
+	if now.Sub(time.Unix(0, p.answered.Load())) > silence {
+		if since != 0 {
+			p.reading.CompareAndSwap(since, now.UnixNano())
+		}
+		return true, false
+	}
+	return false, since != 0 && now.Sub(time.Unix(0, since)) > hangTime
 }
 
 // watcher is the state of the goroutine that looks after streamers which die without a word.
@@ -95,12 +102,14 @@ func (w *watcher) look(ctx context.Context, now time.Time) {
 		case p.beat <- struct{}{}:
 		default: // it waits for an answer still
 		}
-		switch {
-		case heldUp:
+		if heldUp {
 			p.answered.Store(now.UnixNano())
-		case now.Sub(time.Unix(0, p.answered.Load())) > silence:
+			continue
+		}
+		switch isSilent, hangs := p.judge(now); {
+		case isSilent:
 			silent[portal] = true
-		case p.hangs(now):
+		case hangs:
 			hung[portal] = true
 			w.hangs(p.streamer, now)
 		}
