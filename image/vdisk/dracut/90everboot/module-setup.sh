@@ -22,6 +22,7 @@ install() {
     inst_hook cmdline 90 "$moddir/parse-everboot.sh"
     inst_hook pre-pivot 10 "$moddir/lay-everboot.sh"
     (
+        export DRACUT_RESOLVE_DEPS=1 # at once: the hook looks for the programs' libraries
         # What the hook knows of initramfs-tools.
         copy_exec() { inst "$1" "$2"; }
         manual_add_modules() { hostonly='' instmods "$@"; }
