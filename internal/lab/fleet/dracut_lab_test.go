@@ -60,7 +60,7 @@ func TestDracut(t *testing.T) {
 	start(t, f, "a", "b", "s1", "s2")
 	target := boot(t, f, 1, lab.BIOS)
 	must(t, target.AwaitMultiuser(bootTime))
-	must(t, target.Send("touch /root/written && echo WRITABLE; ps -e -o args= | sed -n -e 's/^@sh .*/KEEPER/p' -e 's/^@iscsid.*/ISCSID/p'; echo SE''EN\r"))
+	must(t, target.Send("touch /root/written && echo WRITABLE; for p in /proc/[0-9]*/cmdline; do tr '\\000' ' ' <$p; echo; done | sed -n -e 's/^@sh .*/KEEPER/p' -e 's/^@iscsid.*/ISCSID/p'; echo SE''EN\r"))
 	_, err := target.Expect(`SEEN\r?\n`, nodeTime)
 	must(t, err)
 	for _, want := range []string{"\nWRITABLE", "\nKEEPER", "\nISCSID"} {
