@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,7 @@ import (
 	"everboot/site"
 )
 
-const formatUsage = "isc (dhcpd.conf), kea (JSON), dnsmasq (dhcp-host lines) or csv (mac,name,address,client_id)"
+const formatUsage = "isc (dhcpd.conf), kea (JSON), dnsmasq (dhcp-host lines) or csv (mac,name,address,address6,client_id)"
 
 // importCommand takes reservations over from another DHCP server: all of a file, or none.
 func importCommand(api *apiFlags) *cobra.Command {
@@ -21,7 +22,7 @@ func importCommand(api *apiFlags) *cobra.Command {
 	c := &cobra.Command{
 		Use: "import FILE", Short: "Take over the reservations of ISC dhcpd, Kea, dnsmasq or a CSV file",
 		Long: `Take over the reservations of another DHCP server's file: all of them, or, if anything is wrong, none. A device that is known
-already keeps everything but its name, address and client identifier.`,
+already keeps everything but its name, addresses and client identifier. IPv6 addresses are taken over, too, by MAC, or by a DUID that has the MAC in it.`,
 		Example: "  everboot device import --format isc /etc/dhcp/dhcpd.conf",
 		Args:    exactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -59,9 +60,10 @@ already keeps everything but its name, address and client identifier.`,
 	return c
 }
 
-// merged returns a known device with the name, address and client identifier of an imported one.
+// merged returns a known device with the name, addresses and client identifier of an imported one.
 func merged(known, d site.Device) site.Device {
-	known.MAC, known.Address = d.MAC, d.Address
+	known.MAC = d.MAC
+	known.Address, known.Address6 = cmp.Or(d.Address, known.Address), cmp.Or(d.Address6, known.Address6)
 	if d.ClientID != "" {
 		known.ClientID = d.ClientID
 	}
@@ -83,7 +85,10 @@ func clashes(v *site.View, devices []site.Device, place func(int) string) error 
 			if imported[other.MAC] {
 				continue
 			}
-			if other.Address == d.Address {
+			if other.Address6 == d.Address6 && d.Address6.IsValid() {
+				errs = append(errs, fmt.Errorf("%s: %s: its address %s is that of device %s of the site", place(i), d.MAC, d.Address6, other.MAC))
+			}
+			if other.Address == d.Address && d.Address.IsValid() {
 				errs = append(errs, fmt.Errorf("%s: %s: its address %s is that of device %s of the site", place(i), d.MAC, d.Address, other.MAC))
 			}
 			if other.ClientID == d.ClientID && d.ClientID != "" {

@@ -9,11 +9,13 @@ import (
 
 // keaReservation is what we take of one of Kea's.
 type keaReservation struct {
-	MAC      string      `json:"hw-address,omitempty"`
-	ClientID string      `json:"client-id,omitempty"`
-	Address  string      `json:"ip-address"`
-	Hostname string      `json:"hostname,omitempty"`
-	Context  *keaContext `json:"user-context,omitempty"`
+	MAC       string      `json:"hw-address,omitempty"`
+	ClientID  string      `json:"client-id,omitempty"`
+	DUID      string      `json:"duid,omitempty"`
+	Address   string      `json:"ip-address,omitempty"`
+	Addresses []string    `json:"ip-addresses,omitempty"` // of Dhcp6
+	Hostname  string      `json:"hostname,omitempty"`
+	Context   *keaContext `json:"user-context,omitempty"`
 }
 
 // keaContext is where an exported reservation keeps its client identifier: Kea takes one identifier a reservation, and that is the MAC.
@@ -32,8 +34,19 @@ func (r keaReservation) entry(line int) (e entry, err error) {
 	if e.client, err = clientID(text, len(id) == len(text)+2); id != "" && err != nil {
 		return e, at(line, "%w", err)
 	}
-	if e.mac == "" && e.client == "" || e.ip == "" {
-		return e, at(line, "a reservation without hw-address or client-id, and ip-address")
+	if r.DUID != "" {
+		if e.duid, err = clientID(r.DUID, false); err != nil {
+			return e, at(line, "duid: %w", err)
+		}
+	}
+	if len(r.Addresses) > 1 {
+		return e, at(line, "a reservation of %d IPv6 addresses: a device has one", len(r.Addresses))
+	}
+	for _, a := range r.Addresses {
+		e.ip6 = a
+	}
+	if e.mac == "" && e.client == "" && e.duid == "" || e.ip == "" && e.ip6 == "" {
+		return e, at(line, "a reservation without hw-address, client-id or duid, and ip-address or ip-addresses")
 	}
 	return e, nil
 }

@@ -4,6 +4,8 @@ package reserve
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -19,10 +21,10 @@ type Format string
 
 // The formats.
 const (
-	ISC     Format = "isc"     // host blocks of dhcpd.conf
+	ISC     Format = "isc"     // host blocks of dhcpd.conf or dhcpd6.conf
 	Kea     Format = "kea"     // JSON with "reservations" anywhere in it, comments allowed
 	Dnsmasq Format = "dnsmasq" // dhcp-host= lines
-	CSV     Format = "csv"     // mac,name,address,client_id with a header of these, in any order
+	CSV     Format = "csv"     // mac,name,address,address6,client_id with a header of these, in any order
 )
 
 // Formats are all formats.
@@ -40,7 +42,9 @@ func ParseFormat(s string) (Format, error) {
 type entry struct {
 	line          int
 	mac, name, ip string
+	ip6           string
 	client        site.ClientID
+	duid          site.ClientID // DHCPv6's; it counts only where there is no MAC
 }
 
 // Parse reads the reservations of a file, of which name is what errors call it, and the line of each. Everything else in the file is passed
@@ -61,11 +65,23 @@ func Parse(f Format, name string, text []byte) (devices []site.Device, lines []i
 			errs = append(errs, fmt.Errorf("%s:%d: %w", name, e.line, err))
 			continue
 		}
-		for _, key := range []string{d.MAC.String(), d.Address.String(), "name " + d.Name, "client identifier " + d.ClientID.String()} {
-			if first, ok := seen[key]; ok && !strings.HasSuffix(key, " ") {
+		half := otherHalf(devices, d)
+		if half != nil { // what is said of it in two places is its own in both
+			delete(seen, d.MAC.String())
+			if half.Name == d.Name {
+				delete(seen, "name "+d.Name)
+			}
+		}
+		for _, key := range keysOf(d) {
+			if first, ok := seen[key]; ok {
 				errs = append(errs, fmt.Errorf("%s:%d: %s stands at line %d already", name, e.line, key, first))
 			}
 			seen[key] = e.line
+		}
+		if half != nil {
+			half.Address, half.Address6 = cmp.Or(half.Address, d.Address), cmp.Or(half.Address6, d.Address6)
+			half.Name, half.ClientID = cmp.Or(half.Name, d.Name), cmp.Or(half.ClientID, d.ClientID)
+			continue
 		}
 		devices, lines = append(devices, d), append(lines, e.line)
 	}
@@ -73,6 +89,32 @@ func Parse(f Format, name string, text []byte) (devices []site.Device, lines []i
 		return nil, nil, errors.Join(errs...)
 	}
 	return devices, lines, nil
+}
+
+// otherHalf returns the device of which an entry has the address of the other kind: many servers keep IPv4 and IPv6 apart.
+func otherHalf(devices []site.Device, d site.Device) *site.Device {
+	i := slices.IndexFunc(devices, func(o site.Device) bool { return o.MAC == d.MAC })
+	if i < 0 || devices[i].Address.IsValid() && d.Address.IsValid() || devices[i].Address6.IsValid() && d.Address6.IsValid() {
+		return nil
+	}
+	return &devices[i]
+}
+
+// keysOf returns what only one device may have.
+func keysOf(d site.Device) []string {
+	keys := []string{d.MAC.String()}
+	for _, a := range []netip.Addr{d.Address, d.Address6} {
+		if a.IsValid() {
+			keys = append(keys, a.String())
+		}
+	}
+	if d.Name != "" {
+		keys = append(keys, "name "+d.Name)
+	}
+	if d.ClientID != "" {
+		keys = append(keys, "client identifier "+d.ClientID.String())
+	}
+	return keys
 }
 
 // errNoMAC: the site knows devices by their MAC.
@@ -84,17 +126,41 @@ func (e entry) device() (d site.Device, err error) {
 	if e.mac == "" && len(e.client) == 1+len(d.MAC) && e.client[0] == 1 {
 		e.mac = site.MAC([]byte(e.client[1:])).String()
 	}
-	if e.mac == "" && e.client != "" {
+	if mac, ok := macOf(e.duid); e.mac == "" && ok {
+		e.mac = mac.String()
+	}
+	if e.mac == "" && e.client+e.duid != "" {
 		return d, errNoMAC
 	}
 	if d.MAC, err = parseMAC(e.mac); err != nil {
 		return d, err
 	}
-	if d.Address, err = netip.ParseAddr(e.ip); err != nil || !d.Address.Is4() {
+	if d.Address, err = netip.ParseAddr(e.ip); (err != nil || !d.Address.Is4()) && (e.ip != "" || e.ip6 == "") {
 		return d, fmt.Errorf("address %q: use an IPv4 address", e.ip)
+	}
+	if d.Address6, err = netip.ParseAddr(e.ip6); e.ip6 != "" && (err != nil || !d.Address6.Is6() || high64(d.Address6) == 0) {
+		return d, fmt.Errorf("address %q: use a whole IPv6 address", e.ip6)
 	}
 	d.Name = e.name
 	return d, d.Check()
+}
+
+// high64 is the network of an IPv6 address: dnsmasq lets it be left out.
+func high64(a netip.Addr) uint64 {
+	b := a.As16()
+	return binary.BigEndian.Uint64(b[:8])
+}
+
+// macOf returns the MAC that a DUID of type 1 or 3 has in it (RFC 8415 §11.2, §11.4): mostly that of the machine's first card.
+func macOf(duid site.ClientID) (mac site.MAC, ok bool) {
+	const ethernet = "\x00\x01"
+	switch b := string(duid); {
+	case len(b) == 8+len(mac) && b[:4] == "\x00\x01"+ethernet:
+		return site.MAC([]byte(b[8:])), true
+	case len(b) == 4+len(mac) && b[:4] == "\x00\x03"+ethernet:
+		return site.MAC([]byte(b[4:])), true
+	}
+	return mac, false
 }
 
 // parseMAC also takes what dhcpd and spreadsheets write: groups of one digit, or no separators.
@@ -163,7 +229,8 @@ func endOf(b []byte, chars string) int {
 	return len(b)
 }
 
-// parseISC reads host NAME { hardware ethernet MAC; option dhcp-client-identifier ID; fixed-address ADDRESS; }.
+// parseISC reads host NAME { hardware ethernet MAC; option dhcp-client-identifier ID; fixed-address ADDRESS; }, and of DHCPv6
+// host-identifier option dhcp6.client-id DUID and fixed-address6.
 func parseISC(text []byte) (list []entry, err error) {
 	w := words(text)
 	for i := 0; i < len(w); i++ {
@@ -178,6 +245,12 @@ func parseISC(text []byte) (list []entry, err error) {
 				e.mac = w[j+2].text
 			case w[j].text == "fixed-address" && j+1 < len(w):
 				e.ip = w[j+1].text
+			case w[j].text == "fixed-address6" && j+1 < len(w):
+				e.ip6 = w[j+1].text
+			case w[j].text == "dhcp6.client-id" && j+1 < len(w):
+				if e.duid, err = clientID(w[j+1].text, w[j+1].quoted); err != nil {
+					return nil, at(w[j].line, "host %s: %w", e.name, err)
+				}
 			case w[j].text == "dhcp-client-identifier" && j+1 < len(w):
 				if e.client, err = clientID(w[j+1].text, w[j+1].quoted); err != nil {
 					return nil, at(w[j].line, "host %s: %w", e.name, err)
@@ -187,10 +260,10 @@ func parseISC(text []byte) (list []entry, err error) {
 		if j == len(w) {
 			return nil, at(w[i].line, "host %s has no closing }", e.name)
 		}
-		if e.mac == "" && e.client == "" {
+		if e.mac == "" && e.client == "" && e.duid == "" {
 			return nil, at(w[i].line, "host %s has no hardware ethernet", e.name)
 		}
-		if e.ip == "" {
+		if e.ip == "" && e.ip6 == "" {
 			return nil, at(w[i].line, "host %s has no fixed-address", e.name)
 		}
 		list = append(list, e)
@@ -207,7 +280,7 @@ func clientID(s string, text bool) (site.ClientID, error) {
 	return site.ParseClientID(strings.TrimPrefix(s, "0x"))
 }
 
-// parseDnsmasq reads dhcp-host=MAC,id:CLIENTID,ADDRESS,NAME in any order; tags and lease times are passed over.
+// parseDnsmasq reads dhcp-host=MAC,id:CLIENTID,ADDRESS,[ADDRESS6],NAME in any order; tags and lease times are passed over.
 func parseDnsmasq(text []byte) (list []entry, err error) {
 	for i, line := range strings.Split(string(text), "\n") {
 		line, _, _ = strings.Cut(line, "#")
@@ -225,6 +298,8 @@ func parseDnsmasq(text []byte) (list []entry, err error) {
 				e.mac = part
 			case addrErr == nil:
 				e.ip = part
+			case strings.HasPrefix(part, "[") && strings.HasSuffix(part, "]") && !strings.Contains(part, "/"): // with a length it is a network
+				e.ip6 = strings.Trim(part, "[]")
 			case strings.HasPrefix(part, "id:") && part != "id:*": // that one says to heed none
 				// As dnsmasq itself: what can be read as hexadecimal is.
 				id := strings.TrimPrefix(part, "id:")
@@ -238,8 +313,11 @@ func parseDnsmasq(text []byte) (list []entry, err error) {
 				e.name = part
 			}
 		}
-		if e.mac == "" && e.client == "" || e.ip == "" {
-			return nil, at(i+1, "dhcp-host=%s has no MAC and IPv4 address", strings.TrimSpace(value))
+		if e.ip == "" && e.ip6 != "" { // for DHCPv6 the identifier is a DUID
+			e.duid, e.client = e.client, ""
+		}
+		if e.mac == "" && e.client == "" && e.duid == "" || e.ip == "" && e.ip6 == "" {
+			return nil, at(i+1, "dhcp-host=%s has no MAC and address", strings.TrimSpace(value))
 		}
 		list = append(list, e)
 	}
@@ -260,9 +338,10 @@ func parseCSV(text []byte) (list []entry, err error) {
 		return nil, at(1, "reading the header: %w", err)
 	}
 	column := func(name string) int { return slices.Index(head, name) }
-	mac, name, address, client := column("mac"), column("name"), column("address"), column("client_id")
-	if mac < 0 || address < 0 {
-		return nil, at(1, "the header must name the columns: mac,name,address")
+	mac, name, client := column("mac"), column("name"), column("client_id")
+	address, address6 := column("address"), column("address6")
+	if mac < 0 || address < 0 && address6 < 0 {
+		return nil, at(1, "the header must name the columns: mac,name,address or address6")
 	}
 	for {
 		row, err := r.Read()
@@ -274,7 +353,13 @@ func parseCSV(text []byte) (list []entry, err error) {
 			return list, nil
 		}
 		line, _ := r.FieldPos(0) // it panics where there is no row
-		e := entry{line: line, mac: row[mac], ip: row[address]}
+		e := entry{line: line, mac: row[mac]}
+		if address >= 0 {
+			e.ip = row[address]
+		}
+		if address6 >= 0 {
+			e.ip6 = row[address6]
+		}
 		if name >= 0 {
 			e.name = row[name]
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -14,7 +15,7 @@ import (
 // Write returns the reservations of devices, those that have one, in a format.
 func Write(f Format, devices []site.Device) []byte {
 	var b bytes.Buffer
-	devices = slices.DeleteFunc(slices.Clone(devices), func(d site.Device) bool { return !d.Address.IsValid() })
+	devices = slices.DeleteFunc(slices.Clone(devices), func(d site.Device) bool { return !d.Address.IsValid() && !d.Address6.IsValid() })
 	switch f {
 	case ISC:
 		for _, d := range devices {
@@ -22,7 +23,14 @@ func Write(f Format, devices []site.Device) []byte {
 			if d.ClientID != "" {
 				client = fmt.Sprintf("  option dhcp-client-identifier %s;\n", d.ClientID)
 			}
-			fmt.Fprintf(&b, "host %s {\n  hardware ethernet %s;\n%s  fixed-address %s;\n}\n", name(d), d.MAC, client, d.Address)
+			host := name(d)
+			if d.Address.IsValid() {
+				fmt.Fprintf(&b, "host %s {\n  hardware ethernet %s;\n%s  fixed-address %s;\n}\n", host, d.MAC, client, d.Address)
+				host += "-v6" // dhcpd takes one address a host
+			}
+			if d.Address6.IsValid() {
+				fmt.Fprintf(&b, "host %s {\n  hardware ethernet %s;\n  fixed-address6 %s;\n}\n", host, d.MAC, d.Address6)
+			}
 		}
 	case Dnsmasq:
 		for _, d := range devices {
@@ -30,7 +38,16 @@ func Write(f Format, devices []site.Device) []byte {
 			if d.ClientID != "" {
 				client = "id:" + d.ClientID.String() + ","
 			}
-			fmt.Fprintf(&b, "dhcp-host=%s,%s%s,%s\n", d.MAC, client, d.Address, name(d))
+			var addresses []string
+			if d.Address.IsValid() {
+				addresses = append(addresses, d.Address.String())
+			} else {
+				client = "" // dnsmasq would take it for a DUID
+			}
+			if d.Address6.IsValid() {
+				addresses = append(addresses, "["+d.Address6.String()+"]")
+			}
+			fmt.Fprintf(&b, "dhcp-host=%s,%s%s,%s\n", d.MAC, client, strings.Join(addresses, ","), name(d))
 		}
 	case Kea:
 		writeKea(&b, devices)
@@ -41,9 +58,18 @@ func Write(f Format, devices []site.Device) []byte {
 }
 
 func writeKea(b *bytes.Buffer, devices []site.Device) {
-	list := make([]keaReservation, 0, len(devices))
+	list, list6 := []keaReservation{}, []keaReservation{}
 	for _, d := range devices {
-		r := keaReservation{MAC: d.MAC.String(), Address: d.Address.String(), Hostname: d.Name}
+		r := keaReservation{MAC: d.MAC.String(), Hostname: d.Name}
+		if d.Address6.IsValid() {
+			r.Addresses = []string{d.Address6.String()}
+			list6 = append(list6, r)
+			r.Addresses = nil
+		}
+		if !d.Address.IsValid() {
+			continue
+		}
+		r.Address = d.Address.String()
 		if d.ClientID != "" {
 			r.Context = &keaContext{d.ClientID.String()}
 		}
@@ -51,26 +77,45 @@ func writeKea(b *bytes.Buffer, devices []site.Device) {
 	}
 	e := json.NewEncoder(b)
 	e.SetIndent("", "  ")
-	_ = e.Encode(map[string]any{"reservations": list}) // plain strings
+	out := map[string]any{"reservations": list}
+	if len(list6) > 0 { // Kea has a server for each
+		out = map[string]any{"Dhcp4": out, "Dhcp6": map[string]any{"reservations": list6}}
+	}
+	_ = e.Encode(out) // plain strings
 }
 
-// writeCSV leaves the column of client identifiers out where there is none.
+// writeCSV leaves the columns of IPv6 addresses and of client identifiers out where there are none.
 func writeCSV(b *bytes.Buffer, devices []site.Device) {
 	w := csv.NewWriter(b)
 	head := []string{"mac", "name", "address"}
+	sixes := slices.ContainsFunc(devices, func(d site.Device) bool { return d.Address6.IsValid() })
+	if sixes {
+		head = append(head, "address6")
+	}
 	clients := slices.ContainsFunc(devices, func(d site.Device) bool { return d.ClientID != "" })
 	if clients {
 		head = append(head, "client_id")
 	}
 	_ = w.Write(head) // to memory
 	for _, d := range devices {
-		row := []string{d.MAC.String(), d.Name, d.Address.String()}
+		row := []string{d.MAC.String(), d.Name, written(d.Address)}
+		if sixes {
+			row = append(row, written(d.Address6))
+		}
 		if clients {
 			row = append(row, d.ClientID.String())
 		}
 		_ = w.Write(row)
 	}
 	w.Flush()
+}
+
+// written is an address, or nothing.
+func written(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 // name is what a host is called where it must have a name.
