@@ -110,6 +110,7 @@ func (w *worker) explain(v *site.View, mac site.MAC) web.Explanation {
 	// The last stage of the chain needs everything that the earlier ones need.
 	offer, reason := site.Boot(v, site.BootRequest{MAC: mac, Client: site.ClientIPXE})
 	e.Boots, e.Reason, e.Text = reason == site.Offered, reason, w.reasonText(v, offer.Assignment, reason)
+	e.IPv6 = w.explain6(v, mac)
 	e.Assignment, e.Streamer = offer.Assignment, offer.Streamer
 	if offer.Server.IsValid() {
 		e.Server = offer.Server.String()

@@ -64,7 +64,9 @@ func (c *Config) checkDHCP() error {
 		}
 	}
 	if c.serves6() {
-		return c.dhcp6Config(nil).Validate()
+		// Which of several subnets is the interface's, its own addresses say, and those are the host's to know: the first stands for it here.
+		first := c.DHCP.Subnets[slices.IndexFunc(c.DHCP.Subnets, SubnetConfig.is6)]
+		return c.dhcp6Config([]netip.Addr{first.Network.Addr()}).Validate()
 	}
 	return nil
 }
@@ -194,7 +196,7 @@ func (w *worker) dhcpWarnings() (list []string) {
 func (w *worker) Leases() []web.Lease {
 	list := []web.Lease{}
 	if w.dhcp == nil {
-		return list
+		return append(list, w.uses()...)
 	}
 	v := w.builder.View()
 	for _, l := range w.dhcp.Leases() {
@@ -203,11 +205,14 @@ func (w *worker) Leases() []web.Lease {
 			Start: l.Start, Expires: l.Expires, Reserved: l.Reserved,
 		})
 	}
-	return list
+	return append(list, w.uses()...)
 }
 
 // ReleaseLease implements web.Backend.
 func (w *worker) ReleaseLease(ctx context.Context, addr netip.Addr) error {
+	if addr.Is6() && w.dhcp6 != nil {
+		return fmt.Errorf("%s: DHCPv6 keeps no leases, so that there is none to free: addresses are computed for each client", addr)
+	}
 	if w.dhcp == nil {
 		return fmt.Errorf("this appliance gives no addresses: ask one with dhcp.mode = \"server\"")
 	}

@@ -7,8 +7,11 @@ import (
 	"slices"
 	"time"
 
+	"everboot/appliance/web"
 	"everboot/dhcp"
+	"everboot/dhcp/leases"
 	"everboot/dhcp/v6"
+	"everboot/site"
 )
 
 // is6 reports whether it is a subnet that DHCPv6 serves.
@@ -108,7 +111,11 @@ func (w *worker) openDHCP6() (err error) {
 	if !w.cfg.serves6() {
 		return nil
 	}
-	note := func(dhcp.Decision) {}
+	note := func(d dhcp.Decision) {
+		for _, e := range dhcp.Events(w.builder.View(), d) {
+			w.event(e)
+		}
+	}
 	var first func(string) bool
 	if w.cfg.serves4() { // which is opened next
 		note = func(d dhcp.Decision) { w.dhcp.Note(d) }
@@ -116,4 +123,51 @@ func (w *worker) openDHCP6() (err error) {
 	}
 	w.dhcp6, err = v6.New(w.cfg.dhcp6Config(w.cfg.own6()), w.builder.View, first, note, w.log.With("room", "dhcp"))
 	return err
+}
+
+// uses returns the IPv6 addresses that somebody was heard to use. They are no leases: DHCPv6 keeps none.
+func (w *worker) uses() (list []web.Lease) {
+	if w.dhcp6 == nil {
+		return nil
+	}
+	v := w.builder.View()
+	for _, u := range w.dhcp6.Uses() {
+		d, reserved := v.Devices[u.MAC]
+		state := string(leases.Bound)
+		if u.Declined {
+			state = string(leases.Declined)
+		}
+		list = append(list, web.Lease{
+			Address: u.Address, MAC: u.MAC, Device: d.Name, State: state, Expires: u.Until, Reserved: reserved && d.Address6 == u.Address, Computed: true,
+		})
+	}
+	return list
+}
+
+// explain6 says what a target gets over IPv6, and why; nil: DHCPv6 is not served.
+func (w *worker) explain6(v *site.View, mac site.MAC) *web.Explanation6 {
+	if w.dhcp6 == nil {
+		return nil
+	}
+	e := &web.Explanation6{Address: v.Devices[mac].Address6}
+	e.Reserved = e.Address.IsValid()
+	for _, u := range w.dhcp6.Uses() {
+		if u.MAC == mac && !u.Declined && !e.Address.IsValid() {
+			e.Address = u.Address
+		}
+	}
+	offer, reason := site.Boot(v, site.BootRequest{MAC: mac, Client: site.ClientIPXE, Six: true})
+	e.Boots, e.Reason, e.Text = reason == site.Offered, reason, reason.Text()
+	switch {
+	case e.Boots:
+		e.Server, e.File = offer.Server, offer.File
+	case reason == site.TFTPDown:
+		e.Text += prefixed(": ", v.Boot.TFTP6.Reason)
+	case reason == site.HTTPDown:
+		e.Text += prefixed(": ", v.Boot.HTTP6.Reason)
+	}
+	if d, ok := w.dhcp6.Last(mac); ok {
+		e.Last, e.LastAt = d.String(), d.At
+	}
+	return e
 }

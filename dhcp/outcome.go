@@ -36,6 +36,14 @@ func (h *exchange) finish(reason Reason) (*dhcpv4.DHCPv4, Effects) {
 // opening are the messages that a client begins with.
 var opening = []string{messageName(dhcpv4.MessageTypeDiscover), "v6-solicit"}
 
+// Events returns what a decision adds to the timelines of targets, where no Server takes it (Note).
+func Events(v *site.View, d Decision) []site.Event {
+	if v == nil {
+		v = &site.View{}
+	}
+	return events(v, d)
+}
+
 // events returns what a decision adds to the timelines of targets.
 func events(v *site.View, d Decision) (list []site.Event) {
 	if !d.told(v) {

@@ -126,9 +126,11 @@ type Lease struct {
 	Device   string     `json:"device,omitempty"` // its name, if the site knows it
 	Name     string     `json:"name,omitempty"`   // the host name that the client sent
 	State    string     `json:"state"`            // offered, bound, declined, released or expired
-	Start    time.Time  `json:"start"`
+	Start    time.Time  `json:"start,omitzero"`
 	Expires  time.Time  `json:"expires"` // when a live one ends; when another one ended
 	Reserved bool       `json:"reserved"`
+	// Computed says that it is an IPv6 address that its client was heard to use, and no lease: DHCPv6 keeps none. Start is not known.
+	Computed bool `json:"computed,omitempty"`
 }
 
 // Explanation is what a target gets, and why.
@@ -142,7 +144,21 @@ type Explanation struct {
 	Assignment site.Assignment `json:"assignment"`
 	Streamer   string          `json:"streamer,omitempty"` // who would serve it now
 	Server     string          `json:"server,omitempty"`
+	IPv6       *Explanation6   `json:"ipv6,omitempty"` // nil: this appliance serves no DHCPv6
 	Events     []site.Event    `json:"events"`
+}
+
+// Explanation6 is what a target gets over IPv6, and why.
+type Explanation6 struct {
+	Address  netip.Addr  `json:"address,omitzero"` // reserved, or one that it was heard to use
+	Reserved bool        `json:"reserved"`
+	Boots    bool        `json:"boots"`
+	Reason   site.Reason `json:"reason"`
+	Text     string      `json:"text"`
+	Server   netip.Addr  `json:"server,omitzero"`
+	File     string      `json:"file,omitempty"`
+	Last     string      `json:"last,omitempty"` // what became of its last message here; empty: none was heard
+	LastAt   time.Time   `json:"last_at,omitzero"`
 }
 
 // BootOffer is what a client is told to boot from, for DHCP servers that are not ours.

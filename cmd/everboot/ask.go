@@ -324,6 +324,9 @@ func printExplanation(w io.Writer, e web.Explanation, events bool) error {
 	} else {
 		fmt.Fprintf(w, "%s gets %s and no boot file: %s [%s]%s\n", who, address, e.Text, e.Reason, prefixed("; wanted: ", wanted(e)))
 	}
+	if e.IPv6 != nil {
+		printExplanation6(w, *e.IPv6)
+	}
 	if !events {
 		return nil
 	}
@@ -331,6 +334,26 @@ func printExplanation(w io.Writer, e web.Explanation, events bool) error {
 		fmt.Fprintf(w, "  %s  %-10s %s\n", event.At.Format("2006-01-02 15:04:05.000"), event.What, event.Detail)
 	}
 	return nil
+}
+
+func printExplanation6(w io.Writer, e web.Explanation6) {
+	address := "an address that is computed from its identifier"
+	switch {
+	case e.Reserved:
+		address = e.Address.String()
+	case e.Address.IsValid():
+		address = e.Address.String() + ", computed from its identifier,"
+	}
+	if e.Boots {
+		fmt.Fprintf(w, "over IPv6 it gets %s and boots from %s: %s\n", address, e.Server, e.File)
+	} else {
+		fmt.Fprintf(w, "over IPv6 it gets %s and no boot file: %s [%s]\n", address, e.Text, e.Reason)
+	}
+	if e.Last == "" {
+		fmt.Fprintln(w, "over IPv6 this appliance has answered nothing of it since it started")
+		return
+	}
+	fmt.Fprintf(w, "over IPv6 its last message, at %s: %s\n", e.LastAt.Local().Format(time.DateTime), e.Last)
 }
 
 func wanted(e web.Explanation) string {

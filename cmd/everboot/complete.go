@@ -38,6 +38,9 @@ func completeLeases(api *apiFlags) cobra.CompletionFunc {
 		leases, err := client.Leases(ctx)
 		var list []cobra.Completion
 		for _, l := range leases {
+			if l.Computed { // there is nothing to free
+				continue
+			}
 			list = append(list, cobra.CompletionWithDesc(l.Address.String(), cmp.Or(l.Device, l.Name, l.MAC.String())))
 		}
 		return list, err

@@ -12,6 +12,8 @@ import (
 
 func leaseCommand(api *apiFlags) *cobra.Command {
 	c := &cobra.Command{Use: "lease", Short: "List DHCP leases, and free one", Args: noArgs,
+		Long: `List DHCP leases, and free one. Of IPv6 there are none: DHCPv6 computes addresses from the client's identifier, the same on each appliance. Those that
+this appliance heard in use are listed, with the time until which their clients may use them.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	c.AddCommand(leaseListCommand(api), leaseReleaseCommand(api))
 	return c
@@ -35,8 +37,11 @@ func leaseListCommand(api *apiFlags) *cobra.Command {
 		fmt.Fprintln(t, "ADDRESS\tMAC\tNAME\tSTATE\tUNTIL\tFROM")
 		for _, l := range list {
 			from := "pool"
-			if l.Reserved {
+			switch {
+			case l.Reserved:
 				from = "reservation"
+			case l.Computed:
+				from = "computed"
 			}
 			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Address, l.MAC, cmp.Or(l.Device, l.Name), l.State, l.Expires.Local().Format(time.DateTime), from)
 		}

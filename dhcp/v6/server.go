@@ -50,6 +50,8 @@ type Server struct {
 
 	mu    sync.Mutex // guards what follows
 	state *State
+	// last and before it are what became of machines' last messages, in two generations.
+	last, before map[site.MAC]dhcp.Decision
 }
 
 // New returns a server. view may return nil. first says whether this node is first to answer a client; nil: it always is. decided is told what
@@ -59,7 +61,7 @@ func New(cfg Config, view func() *site.View, first func(duid string) bool, decid
 		return nil, err
 	}
 	return &Server{
-		cfg: cfg, view: view, first: first, decided: decided, log: log, ready: make(chan struct{}), open: listen, state: NewState(cfg),
+		cfg: cfg, view: view, first: first, decided: decided, log: log, ready: make(chan struct{}), open: listen, state: NewState(cfg), last: make(map[site.MAC]dhcp.Decision),
 	}, nil
 }
 
@@ -151,6 +153,7 @@ func (s *Server) answer(now time.Time, c conn, b []byte, from netip.AddrPort, un
 	}
 	s.mu.Lock()
 	reply, d := Handle(now, s.view(), Message{Bytes: b, From: from.Addr().WithZone(""), Unicast: unicast, Ours: s.first}, s.state)
+	s.remember(d)
 	s.mu.Unlock()
 	s.decided(d)
 	if reply == nil {
