@@ -52,11 +52,11 @@ test-deb: build ## install and purge the Debian packages in a fresh Debian 12 an
 
 .PHONY: test-image
 test-image: CONSUL ?= $(wildcard build/consul)
-test-image: deps deb image vdisk ## boot two machines of the VM image and a target through them, on emulated hardware (10 minutes; not part of make test)
+test-image: deps deb image vdisk ## boot two machines of the VM image and a target through them, on emulated hardware (15 minutes; not part of make test)
 	EVERBOOT_LAB=1 EVERBOOT_IMAGE=$(CURDIR)/$(IMAGE).raw go test -count=1 -timeout 60m -v -run 'TestAppliance[CI]' ./internal/lab/fleet
 
 .PHONY: test-media
-test-media: deps build vdisk ## boot eight machines from boot media to the login prompt of a Debian, wait until a running one renews its medium by itself, and boot one by an initramfs of dracut (20 minutes; not part of make test)
+test-media: deps build vdisk ## boot eight machines from boot media to the login prompt of a Debian, wait until a running one renews its medium by itself, and boot one by an initramfs of dracut (12 minutes; not part of make test)
 	EVERBOOT_LAB=1 EVERBOOT_UNHURRIED=1 go test -count=1 -timeout 60m -v -run "TestBootMedium|TestDracut" ./internal/lab/fleet
 
 .PHONY: deps
