@@ -39,6 +39,17 @@ func (c *certificate) config() *tls.Config {
 	return &tls.Config{GetCertificate: get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 }
 
+// valid returns an error that says what to do about a certificate that no target accepts now.
+func (c *certificate) valid(now time.Time) error {
+	switch leaf := c.pair.Leaf; {
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("http: the certificate in %s has expired on %s: renew it; it is read again without a restart", c.certFile, leaf.NotAfter.Format(time.DateOnly))
+	case now.Before(leaf.NotBefore):
+		return fmt.Errorf("http: the certificate in %s is not valid before %s: is the clock of this host right?", c.certFile, leaf.NotBefore.Format(time.DateOnly))
+	}
+	return nil
+}
+
 // current returns what a handshake shows.
 func (c *certificate) current(now time.Time) *tls.Certificate {
 	c.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"everboot/internal/ports"
 	"everboot/site"
@@ -34,7 +35,9 @@ func CheckHTTP(cfg HTTPConfig) []error {
 	}
 	var errs []error
 	if cfg.Certificate != "" {
-		if _, err := newCertificate(cfg.Certificate, cfg.Key, nil); err != nil {
+		if c, err := newCertificate(cfg.Certificate, cfg.Key, nil); err != nil {
+			errs = append(errs, err)
+		} else if err := c.valid(time.Now()); err != nil {
 			errs = append(errs, err)
 		}
 	}

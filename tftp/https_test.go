@@ -33,12 +33,18 @@ func writeCertificate(t *testing.T) (certificate, key string, trusted *x509.Cert
 // writeCertificateTo does so in a folder, in place of what is there.
 func writeCertificateTo(t *testing.T, dir string) (certificate, key string, trusted *x509.CertPool) {
 	t.Helper()
+	return writeCertificateFor(t, dir, time.Now())
+}
+
+// writeCertificateFor writes one that is good for an hour before and after a time.
+func writeCertificateFor(t *testing.T, dir string, good time.Time) (certificate, key string, trusted *x509.CertPool) {
+	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(1), NotBefore: good.Add(-time.Hour), NotAfter: good.Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	if err != nil {
@@ -194,8 +200,12 @@ func (b *lockedBuffer) String() string {
 
 func TestBadCertificates(t *testing.T) {
 	certificate, _, _ := writeCertificate(t)
+	old, oldKey, _ := writeCertificateFor(t, t.TempDir(), time.Now().Add(-24*time.Hour))
+	early, earlyKey, _ := writeCertificateFor(t, t.TempDir(), time.Now().Add(24*time.Hour))
 	for want, cfg := range map[string]tftp.HTTPConfig{
 		"give both, or none":          {Certificate: certificate},
+		"has expired on":              {Listen: freeTCP(t), ListenTLS: freeTCP(t), Certificate: old, Key: oldKey},
+		"is the clock of this host":   {Listen: freeTCP(t), ListenTLS: freeTCP(t), Certificate: early, Key: earlyKey},
 		"reading certificate and key": {Listen: freeTCP(t), ListenTLS: freeTCP(t), Certificate: certificate, Key: certificate},
 	} {
 		err := cfg.Validate()
