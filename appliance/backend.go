@@ -22,6 +22,11 @@ func (w *worker) Status() web.Status {
 	}
 	s.StandIns = w.standInStatus()
 	s.Warnings = append(s.Warnings, standInWarnings(s.StandIns)...)
+	if w.http != nil {
+		if err := w.http.CertificateProblem(s.Now); err != nil {
+			s.Warnings = append(s.Warnings, err.Error())
+		}
+	}
 	s.Leases = len(w.leases())
 	s.Transfers, s.Past = w.transfers(v)
 	s.Media = w.media.Report(v)

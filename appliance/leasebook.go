@@ -3,6 +3,7 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -22,9 +23,12 @@ const (
 	bookPace = 5 * time.Second
 	// bookRound bounds what is written in one round; more is written later. It is twenty thousand leases of the usual size.
 	bookRound = 1 << 20
+	// bookFailures ends a round of writing: the registry refuses one page, or it refuses all.
+	bookFailures = 3
 	// bookPatience bounds one word with the registry; bookStart what a server with a new disk waits for it, and bookEnd the last words.
 	bookPatience = 3 * time.Second
-	bookStart    = 2 * time.Second
+	bookStart    = 5 * time.Second
+	bookAgain    = 200 * time.Millisecond // between two tries of a start: an agent that starts beside us answers soon
 	bookEnd      = time.Second
 	// bookLate is a lag that somebody should know of.
 	bookLate = time.Minute
@@ -62,6 +66,7 @@ type leasebook struct {
 
 	opened bool                  // what follows is Run's: what was there before was read
 	beats  map[netip.Addr]uint64 // of peers that are out of contact
+	news   bool                  // a page was written since the last beat
 	said   string                // the error that was logged
 
 	mu      sync.Mutex
@@ -98,6 +103,13 @@ func (b *leasebook) recall() (list []leases.Lease) {
 	defer cancel()
 	for _, node := range append([]netip.Addr{b.own}, b.peers...) {
 		pages, err := b.pages.Pages(ctx, node)
+		for err != nil && ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(bookAgain):
+				pages, err = b.pages.Pages(ctx, node)
+			}
+		}
 		if err != nil {
 			b.log.Warn("the lease file is new, and what was written down of leases cannot be read yet", "error", err)
 			return list
@@ -158,7 +170,7 @@ func (b *leasebook) last() error {
 	ctx, cancel := context.WithTimeout(context.Background(), bookEnd)
 	defer cancel()
 	if b.opened {
-		b.note(b.write(ctx))
+		b.note(errors.Join(b.write(ctx), b.beat(ctx)))
 	}
 	return nil
 }
@@ -194,10 +206,11 @@ func (b *leasebook) round(ctx context.Context) error {
 		b.opened = true
 		return nil // the server takes what it was told before we write the next page
 	}
-	if err := b.write(ctx); err != nil {
-		return err
+	err := errors.Join(b.write(ctx), b.beat(ctx), b.look(ctx))
+	if ctx.Err() != nil {
+		return nil // we stop
 	}
-	return b.look(ctx)
+	return err
 }
 
 // open reads what was there when we came: it may be more than our disk knows. All of it, and all that we know, is written anew.
@@ -237,8 +250,9 @@ func (b *leasebook) readPages(ctx context.Context, node netip.Addr, lives bool) 
 // write writes the pages that are behind, the longest behind first.
 func (b *leasebook) write(ctx context.Context) error {
 	wrote := 0
+	var errs []error
 	for _, page := range b.behind() {
-		if wrote >= bookRound {
+		if wrote >= bookRound || len(errs) >= bookFailures {
 			break
 		}
 		b.mu.Lock()
@@ -251,16 +265,23 @@ func (b *leasebook) write(ctx context.Context) error {
 		if err != nil {
 			b.dirty[page] = since
 			b.mu.Unlock()
-			return err
+			errs = append(errs, fmt.Errorf("page %s: %w", page, err))
+			continue
 		}
 		b.written++
 		b.mu.Unlock()
+		b.news = true
 		wrote += len(value)
 	}
-	// A peer that does not hear us otherwise sees by it that we live.
-	if wrote == 0 && len(b.away()) == 0 {
+	return errors.Join(errs...)
+}
+
+// beat says that we live: a peer that does not hear us otherwise sees it.
+func (b *leasebook) beat(ctx context.Context) error {
+	if !b.news && len(b.away()) == 0 {
 		return nil
 	}
+	b.news = false
 	return b.within(ctx, func(ctx context.Context) error { return b.pages.Beat(ctx, b.own, time.Now()) })
 }
 

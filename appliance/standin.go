@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -216,7 +217,7 @@ func standInWarnings(list []web.StandIn) (warnings []string) {
 	return warnings
 }
 
-// The names of the metrics of stand-ins. Each has the labels streamer and address.
+// The names of the metrics of stand-ins. Each has the labels streamer, address and vrid.
 const (
 	metricStandIn          = "everboot_standin_active"
 	metricStandInTakeOvers = "everboot_standin_takeovers_total"
@@ -224,7 +225,7 @@ const (
 
 func (c collector) standIns(send emit) {
 	for _, e := range c.w.standInStatus() {
-		labels := []string{"streamer", e.Streamer, "address", e.Address.String()}
+		labels := []string{"streamer", e.Streamer, "address", e.Address.String(), "vrid", strconv.Itoa(int(e.VRID))}
 		send(metricStandIn, "Whether this node has the floating address of a streamer that is not heard.", prometheus.GaugeValue, truth(e.State == string(vrrp.Active)), labels...)
 		send(metricStandInTakeOvers, "How often this node took the floating address of a streamer.", prometheus.CounterValue, float64(e.TakeOvers), labels...)
 	}

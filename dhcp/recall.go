@@ -43,9 +43,13 @@ func (s *Server) learn(r recalled, out chan<- outgoing) {
 
 // recall returns what was news.
 func (s *Server) recall(now time.Time, list []leases.Lease) (save []leases.Lease) {
-	for _, l := range list {
-		if l, news := s.state.table.Recall(now, l); news {
+	for _, written := range list {
+		switch l, verdict := s.state.table.Recall(now, written); verdict {
+		case leases.Taken, leases.Joined:
 			save = append(save, l)
+		case leases.Conflict:
+			s.stats.Clashes++
+			s.log.Warn("an address was given to two clients, says what was written down of leases: the one here keeps it", "address", l.Address, "client", l.Client, "other", written.Client)
 		}
 	}
 	s.stats.Recalled += uint64(len(save))

@@ -41,6 +41,9 @@ func openEar(link string, heard func([]byte)) (ear, error) {
 	if err != nil {
 		return nil, noInterface(link)
 	}
+	if len(iface.HardwareAddr) != 6 {
+		return nil, fmt.Errorf("dhcp: interface %s is not an Ethernet one", link)
+	}
 	filter, err := bpf.Assemble(toClients)
 	if err != nil {
 		return nil, err

@@ -156,6 +156,8 @@ func TestASearchNamesOthers(t *testing.T) {
 				t.Errorf("still %v", got)
 			}
 			active = false
+			time.Sleep(time.Minute) // a search that was under way has ended
+			synctest.Wait()
 			before := len(seg.asked)
 			time.Sleep(time.Hour)
 			if len(seg.asked) != before {

@@ -65,6 +65,17 @@ func MediumMade(v *View, mac MAC, collection string) Medium {
 	return m
 }
 
+// ToldServers returns where a machine is told to ask from now on: what a rollout wants of its media, and then the login servers of now.
+func ToldServers(v *View, mac MAC) []string {
+	servers := slices.Clone(MediumOf(v, mac).Servers)
+	for _, s := range v.LoginServers() {
+		if !slices.Contains(servers, s) {
+			servers = append(servers, s)
+		}
+	}
+	return servers
+}
+
 // MediumVersion returns the version that login servers have in the site, or the next that nobody has.
 func MediumVersion(v *View, servers []string) int {
 	last := 0

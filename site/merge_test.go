@@ -121,6 +121,11 @@ func TestLoginServersNameEachOnceAndTheBootAddressFirstAndNamesLast(t *testing.T
 	if want := []string{vip.String(), a.String(), b.String(), "boot.example.net"}; !slices.Equal(got, want) {
 		t.Errorf("LoginServers = %v", got)
 	}
+	mac := MAC{0x52, 0x54, 0, 0, 0, 1}
+	v.Devices[mac] = Device{MAC: mac, Medium: Medium{Version: 2, Servers: []string{a.String(), "old.example.net"}}}
+	if got, want := ToldServers(v, mac), []string{a.String(), "old.example.net", vip.String(), b.String(), "boot.example.net"}; !slices.Equal(got, want) {
+		t.Errorf("ToldServers = %v, want %v", got, want)
+	}
 	v.Boot.HTTPPort = 8080
 	if got := v.LoginServers(); got[0] != vip.String()+":8080" || got[3] != "boot.example.net:8080" {
 		t.Errorf("LoginServers = %v", got)

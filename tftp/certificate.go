@@ -41,7 +41,7 @@ func (c *certificate) config() *tls.Config {
 
 // valid returns an error that says what to do about a certificate that no target accepts now.
 func (c *certificate) valid(now time.Time) error {
-	switch leaf := c.pair.Leaf; {
+	switch leaf := c.current(now).Leaf; {
 	case now.After(leaf.NotAfter):
 		return fmt.Errorf("http: the certificate in %s has expired on %s: renew it; it is read again without a restart", c.certFile, leaf.NotAfter.Format(time.DateOnly))
 	case now.Before(leaf.NotBefore):

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"everboot/internal/ports"
 	"everboot/site"
@@ -35,9 +34,7 @@ func CheckHTTP(cfg HTTPConfig) []error {
 	}
 	var errs []error
 	if cfg.Certificate != "" {
-		if c, err := newCertificate(cfg.Certificate, cfg.Key, nil); err != nil {
-			errs = append(errs, err)
-		} else if err := c.valid(time.Now()); err != nil {
+		if _, err := newCertificate(cfg.Certificate, cfg.Key, nil); err != nil {
 			errs = append(errs, err)
 		}
 	}

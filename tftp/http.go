@@ -127,6 +127,8 @@ type HTTP struct {
 	log    *slog.Logger
 	ready  chan struct{}
 
+	shown atomic.Pointer[certificate] // nil: no HTTPS, or not yet
+
 	scripts, waits, served, notFound, bad, foreign, renewed atomic.Uint64
 }
 
@@ -142,6 +144,14 @@ func NewHTTP(cfg HTTPConfig, files *Files, view func() *site.View, events func(s
 		cfg.Opened = func(net.Conn) func() { return func() {} }
 	}
 	return &HTTP{cfg: cfg, files: files, view: view, events: events, log: log, ready: make(chan struct{})}, nil
+}
+
+// CertificateProblem says what is wrong with the certificate of HTTPS now. It is no reason not to serve the rest.
+func (h *HTTP) CertificateProblem(now time.Time) error {
+	if c := h.shown.Load(); c != nil {
+		return c.valid(now)
+	}
+	return nil
 }
 
 // Ready closes when the port is open.
@@ -202,6 +212,7 @@ func (h *HTTP) listen(ctx context.Context) (list []net.Listener, err error) {
 		if err != nil {
 			return nil, err
 		}
+		h.shown.Store(c)
 		config = c.config()
 	}
 	places := make(chan struct{}, maxConns)

@@ -59,7 +59,7 @@ func Script(v *site.View, mac site.MAC, asked Asked) (string, site.Reason) {
 	var b strings.Builder
 	b.WriteString("#!ipxe\n")
 	if !asked.TLS { // a medium that asks over HTTPS is not taken to HTTP
-		b.WriteString(site.TellHosts(site.MediumMade(v, mac, "").Servers))
+		b.WriteString(site.TellHosts(site.ToldServers(v, mac)))
 	}
 	if reason != site.Offered {
 		writeWait(&b, mac, asked, reason)

@@ -80,16 +80,23 @@ func (t *Table) Within(now time.Time, block netip.Prefix) (list []Lease) {
 	return list
 }
 
-// Recall takes into the table what some node of the service wrote down of an address some time ago, and reports whether it was news. Unlike Merge it does not
-// ask when: a page is old, and its clock is another's. What counts is which of two records was made in knowledge of the other (Version); and that a
-// client which has an address by both has it for the longer time.
-func (t *Table) Recall(now time.Time, l Lease) (Lease, bool) {
+// slow is how far the clock of who wrote a page may be behind.
+const slow = time.Minute
+
+// Recall takes into the table what some node of the service wrote down of an address some time ago. Unlike Merge it does not
+// ask when: a page is old, and its clock is another's. A page never ends a lease that lives here, nor hands its address to another: the two records may have been made
+// without knowledge of each other, by a disk that was new, say. Else the higher Version counts; and
+// a client which has an address by both has it for the longer time.
+func (t *Table) Recall(now time.Time, l Lease) (Lease, Verdict) {
 	t.expire(now)
 	if !l.Address.Is4() || l.State == Offered {
-		return l, false
+		return l, Kept
 	}
 	full := max(l.Expires.Sub(l.Start), 0)
 	left := min(l.Expires.Sub(now), full)
+	if left > 0 {
+		left = min(left+slow, full)
+	}
 	l.Expires = now.Add(left)
 	l.Start = l.Expires.Add(-full)
 	if l.Live() && left <= 0 {
@@ -98,13 +105,22 @@ func (t *Table) Recall(now time.Time, l Lease) (Lease, bool) {
 	r := t.at(l.Address)
 	switch {
 	case r == nil && !l.Live() && t.poolOf(l.Address) == nil:
-		return l, false
-	case r == nil, l.Version > r.version:
+		return l, Kept
+	case r == nil, r.state == offered && l.Live():
 		t.put(l)
-		return l, true
+		return l, Taken
 	case (r.state == bound || r.state == expired) && l.State == Bound && r.is(l.Client):
-		joined, verdict := t.join(r, l)
-		return joined, verdict == Joined
+		return t.join(r, l)
+	case r.live():
+		verdict := Kept
+		if r.state == bound && l.State == Bound && l.Version >= r.version {
+			verdict = Conflict
+		}
+		r.version = max(r.version, l.Version)
+		return t.lease(r), verdict
+	case l.Version > r.version:
+		t.put(l)
+		return l, Taken
 	}
-	return t.lease(r), false
+	return t.lease(r), Kept
 }

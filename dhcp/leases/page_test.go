@@ -71,18 +71,23 @@ func TestRecall(t *testing.T) {
 		want       State
 		client     int
 		left       time.Duration // negative: not looked at
-		news       bool
+		verdict    Verdict
 	}{
-		{"nothing is known", Lease{}, state(1, Bound, -time.Minute, time.Hour, 3), Bound, 1, time.Hour, true},
-		{"it ran out since", Lease{}, state(1, Bound, -time.Hour, -time.Minute, 3), Expired, 1, -1, true},
-		{"it was declined", Lease{}, state(1, Declined, 0, time.Hour, 3), Declined, 1, time.Hour, true},
-		{"longer than it ever was", Lease{}, state(1, Bound, time.Hour, 2*time.Hour, 3), Bound, 1, time.Hour, true},
-		{"ours was made later", state(1, Released, -time.Hour, -time.Second, 4), state(1, Bound, time.Minute, time.Hour, 3), Released, 1, -1, false},
-		{"ours was made earlier", state(1, Released, 0, 0, 3), state(2, Bound, -time.Hour, time.Hour, 4), Bound, 2, time.Hour, true},
-		{"another has it since", state(2, Bound, 0, time.Minute, 4), state(1, Bound, 0, time.Hour, 3), Bound, 2, time.Minute, false},
-		{"the same client, longer", state(1, Bound, 0, time.Minute, 4), state(1, Bound, 0, time.Hour, 4), Bound, 1, time.Hour, true},
-		{"the same client, shorter", state(1, Bound, 0, time.Hour, 4), state(1, Bound, -time.Hour, time.Minute, 4), Bound, 1, time.Hour, false},
-		{"in quarantine since", state(1, Declined, 0, time.Hour, 4), state(1, Bound, 0, 2*time.Hour, 3), Declined, 1, time.Hour, false},
+		{"nothing is known", Lease{}, state(1, Bound, -time.Minute, time.Hour, 3), Bound, 1, time.Hour + time.Minute, Taken},
+		{"it ran out since", Lease{}, state(1, Bound, -time.Hour, -time.Minute, 3), Expired, 1, -1, Taken},
+		{"it was declined", Lease{}, state(1, Declined, 0, time.Hour, 3), Declined, 1, time.Hour, Taken},
+		{"longer than it ever was", Lease{}, state(1, Bound, time.Hour, 2*time.Hour, 3), Bound, 1, time.Hour, Taken},
+		{"ours was made later", state(1, Released, -time.Hour, -time.Second, 4), state(1, Bound, time.Minute, time.Hour, 3), Released, 1, -1, Kept},
+		{"ours was made earlier", state(1, Released, 0, 0, 3), state(2, Bound, -time.Hour, time.Hour, 4), Bound, 2, time.Hour + time.Minute, Taken},
+		{"another has it since", state(2, Bound, 0, time.Minute, 4), state(1, Bound, 0, time.Hour, 3), Bound, 2, time.Minute, Kept},
+		{"the same client, longer", state(1, Bound, 0, time.Minute, 4), state(1, Bound, 0, time.Hour, 4), Bound, 1, time.Hour, Joined},
+		{"the same client, shorter", state(1, Bound, 0, time.Hour, 4), state(1, Bound, -time.Hour, time.Minute, 4), Bound, 1, time.Hour, Kept},
+		{"in quarantine since", state(1, Declined, 0, time.Hour, 4), state(1, Bound, 0, 2*time.Hour, 3), Declined, 1, time.Hour, Kept},
+		{"a new disk gave it to another: that lease has run out", state(2, Bound, -time.Minute, time.Hour, 1), state(1, Expired, -2*time.Hour, -time.Hour, 9), Bound, 2, time.Hour, Kept},
+		{"a new disk gave it to another: both live", state(2, Bound, -time.Minute, time.Hour, 1), state(1, Bound, -time.Hour, time.Minute, 9), Bound, 2, time.Hour, Conflict},
+		{"released there, given again here", state(2, Bound, -time.Minute, time.Hour, 6), state(1, Released, -time.Hour, -time.Minute, 9), Bound, 2, time.Hour, Kept},
+		{"a reservation, renewed here", state(1, Bound, -time.Minute, time.Hour, 1), state(1, Expired, -2*time.Hour, -time.Hour, 9), Bound, 1, time.Hour, Kept},
+		{"a writer whose clock is behind", Lease{}, state(1, Bound, -time.Hour, time.Second, 9), Bound, 1, time.Minute + time.Second, Taken},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -90,10 +95,10 @@ func TestRecall(t *testing.T) {
 			if test.ours.Address.IsValid() {
 				table.Load(now, []Lease{test.ours})
 			}
-			_, news := table.Recall(now, test.page)
+			_, verdict := table.Recall(now, test.page)
 			got, _ := table.At(now, addr(10))
-			if news != test.news || got.State != test.want || got.Client != lease(10, test.client).Client || test.left >= 0 && got.Expires.Sub(now) != test.left {
-				t.Errorf("news %v: %+v, for %s", news, got, got.Expires.Sub(now))
+			if verdict != test.verdict || got.State != test.want || got.Client != lease(10, test.client).Client || test.left >= 0 && got.Expires.Sub(now) != test.left {
+				t.Errorf("%s: %+v, for %s", verdict, got, got.Expires.Sub(now))
 			}
 			if within := table.Within(now, block); len(within) != 1 || within[0] != got {
 				t.Errorf("the block has %v", within)
