@@ -45,22 +45,23 @@ const (
 // pulse looks after one portal of a streamer: it pings it, and reads from it.
 type pulse struct {
 	streamer string
-	beat     chan struct{} // holds one token when it is time for a ping
-	answered atomic.Int64  // when it last said anything, in Unix nanoseconds
-	reading  atomic.Int64  // since when a read has been under way; 0: none is
+	beat     chan struct{}                      // holds one token when it is time for a ping
+	answered atomic.Int64                       // when it last said anything, in Unix nanoseconds
+	reading  atomic.Int64                       // since when a read has been under way; 0: none is
+	cut      atomic.Pointer[context.CancelFunc] // ends the session that reads
 	cancel   context.CancelFunc
 }
 
-// judge reports whether the portal is silent, or else whether its read has been under way for too long. A portal that was silent has all the time anew: the
-// network, and not its disk, kept the answer back, and that comes when the kernel sends again what was lost.
+// judge reports whether the portal is silent, or else whether its read has been under way for too long. What is read from a portal that is silent ends: the
+// network keeps the answer back and not the disk, and when the network is there again it can take seconds until the kernel sends anew what was lost.
 func (p *pulse) judge(now time.Time) (silent, hangs bool) {
-	since := p.reading.Load()
 	if now.Sub(time.Unix(0, p.answered.Load())) > silence {
-		if since != 0 {
-			p.reading.CompareAndSwap(since, now.UnixNano())
+		if cut := p.cut.Load(); cut != nil {
+			(*cut)()
 		}
 		return true, false
 	}
+	since := p.reading.Load()
 	return false, since != 0 && now.Sub(time.Unix(0, since)) > hangTime
 }
 
@@ -191,13 +192,16 @@ func (w *watcher) ping(ctx context.Context, p *pulse, portal, target string) {
 // sound reads blocks at random until ctx ends.
 func (w *watcher) sound(ctx context.Context, p *pulse, portal, target string) {
 	for ctx.Err() == nil {
-		bounded, cancel := context.WithTimeout(ctx, hangTime)
+		life, cut := context.WithCancel(ctx)
+		p.cut.Store(&cut)
+		bounded, cancel := context.WithTimeout(life, hangTime)
 		session, err := w.session(bounded, portal, target, 2)
 		cancel()
 		if err == nil {
-			w.read(ctx, p, session)
+			w.read(life, p, session)
 			session.Close()
 		}
+		cut()
 		pause(ctx, soundPace)
 	}
 }

@@ -117,6 +117,7 @@ func silenced(s *stage, c *crowd.Crowd) error {
 	err := back(s, c, "one streamer's host falls silent", func() error { s.cable["s2"].Silence(true); return nil }, "s2")
 	s.cable["s2"].Silence(false)
 	if err == nil {
+		time.Sleep(2 * time.Second) // a portal that fell silent gets no login for one
 		err = s.serves("s2")
 	}
 	if err == nil {
