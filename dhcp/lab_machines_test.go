@@ -1,6 +1,7 @@
 package dhcp_test
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -62,6 +63,37 @@ func TestLabMachines(t *testing.T) {
 			}
 			n.clean()
 		})
+	}
+}
+
+// TestLabAdvertisementsSaveTime: iPXE waits for a router advertisement before it goes on, and gives up after many seconds. From power-on to
+// the bootstrap a machine takes less than a third of the time where we advertise; the log says how long each takes.
+func TestLabAdvertisementsSaveTime(t *testing.T) {
+	took := make(map[bool]time.Duration)
+	for _, ra := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ra = %t", ra), func(t *testing.T) {
+			n := newNetwork(t)
+			n.b.Join(n.lan, "198.18.0.10/24")
+			n.ra = ra
+			lab.Dnsmasq(n.b, "--enable-tftp", "--tftp-root="+bootRoot(t), "--tftp-single-port")
+			mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}
+			n.device(mac, "198.18.0.51")
+			n.serve(n.a, "198.18.0.2", "198.18.0.3")
+			on := time.Now()
+			m, err := n.lab.Machine(lab.MachineConfig{Name: "t1", Segment: n.lan, MAC: mac.String(), Firmware: lab.BIOS})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.Expect(`BOOTSTRAP at 198\.18\.0\.51`, 3*time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			took[ra] = time.Since(on)
+			t.Logf("%.1f s from power-on to the bootstrap", took[ra].Seconds())
+			n.clean()
+		})
+	}
+	if took[true]*3 > took[false] {
+		t.Errorf("%s with advertisements, %s without them", took[true], took[false])
 	}
 }
 
