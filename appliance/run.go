@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 	"time"
@@ -50,6 +51,7 @@ func RunGuard(ctx context.Context, cfg *Config, argv []string, log *slog.Logger)
 		defer addresses.Close()
 		g.Release, g.Patience = addresses.Release, vip.Patience(configs...)
 	}
+	debug.FreeOSMemory() // what it took to read and check the configuration; a guard never needs it again
 	return g.Run(ctx)
 }
 

@@ -205,7 +205,7 @@ func (a *asked) neglect(now time.Time, list []*dhcpv4.DHCPv4) (again []*dhcpv4.D
 		if reason != "" {
 			continue
 		}
-		a.young[keyOf(r)] = now.Add(-neglectedAfter)
+		a.young[keyOf(r)] = a.since(now) - neglectedAfter
 		if r.kind == dhcpv4.MessageTypeDiscover {
 			again = append(again, q)
 		}

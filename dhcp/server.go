@@ -2,7 +2,6 @@ package dhcp
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -21,8 +20,6 @@ import (
 const (
 	// reopenAfter is the pause before the sockets are opened again when one of them failed, such as when the interface went away.
 	reopenAfter = time.Second
-	// answersInARow is how many more messages are answered before anything else is looked at.
-	answersInARow = 64
 )
 
 // Server is the DHCP service of one interface.
@@ -43,9 +40,16 @@ type Server struct {
 	sightings chan sighting
 	probes    atomic.Int32 // len(probing)
 
-	opened   bool
-	syncedAt time.Time // what follows is the answering goroutine's
-	prober   prober    // nil: there is none
+	opened bool
+
+	turn sync.Mutex      // guards what follows: who has it answers. It is taken before mu
+	out  chan<- outgoing // to the disk; nil: nobody answers yet, or any more
+	now  struct {        // what was answered at once lately
+		since time.Time
+		count int
+	}
+	syncedAt time.Time
+	prober   prober // nil: there is none
 	probing  map[netip.Addr]probe
 	due      bool // peers are told something when the pace says so
 
@@ -174,7 +178,9 @@ func (s *Server) serve(ctx context.Context) error {
 	out := make(chan outgoing, maxBatch)
 	var sender sync.WaitGroup
 	sender.Go(func() { s.send(out) })
+	s.answerTurns(out)
 	err := s.answer(ctx, out, failed)
+	s.answerTurns(nil)
 	close(out)
 	sender.Wait()
 	s.net.Close()
@@ -186,92 +192,6 @@ func (s *Server) serve(ctx context.Context) error {
 	}
 	s.net = nil
 	return err
-}
-
-func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan error) error {
-	tick, pace := time.NewTicker(tickEvery), time.NewTimer(peerPace)
-	defer tick.Stop()
-	defer pace.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-failed:
-			return fmt.Errorf("receiving: %w", err)
-		case q := <-s.queue:
-			s.answerOne(q, out)
-			for range min(len(s.queue), answersInARow) {
-				s.answerOne(<-s.queue, out)
-			}
-		case b := <-s.peers:
-			s.hear(b, out)
-		case r := <-s.recalls:
-			s.learn(r, out)
-		case f := <-s.free:
-			s.freeAddress(f, out)
-		case <-s.changed:
-			s.paceTelling(pace)
-		case <-pace.C:
-			s.due = false
-			s.tellLeases()
-		case seen := <-s.sightings:
-			s.taken(seen, out)
-		case <-tick.C:
-			s.endProbes(time.Now())
-			for _, q := range s.tick(out) {
-				s.answerOne(q, out)
-			}
-		}
-	}
-}
-
-func (s *Server) answerOne(q *dhcpv4.DHCPv4, out chan<- outgoing) { s.answerTo(q, 0, out) }
-
-// answerTo answers a message for which so many addresses were found in use already.
-func (s *Server) answerTo(q *dhcpv4.DHCPv4, taken int, out chan<- outgoing) {
-	o, ok := s.handle(time.Now(), q)
-	switch {
-	case !ok:
-	case s.hold(o, q, taken):
-	case len(o.save) == 0:
-		s.transmit(o) // what needs no disk does not wait for it
-	default:
-		out <- o
-	}
-}
-
-// receive queues a message; nil is a datagram that is none. It never blocks. The second half of the queue is for devices of the site: a flood of
-// strangers does not keep them waiting for their turn in vain.
-func (s *Server) receive(q *dhcpv4.DHCPv4) {
-	reason := Malformed
-	switch {
-	case q == nil:
-	case len(s.queue) >= (cap(s.queue)+1)/2 && !s.knows(q):
-		reason = Overloaded
-	default:
-		select {
-		case s.queue <- q:
-			return
-		default:
-			reason = Overloaded
-		}
-	}
-	s.mu.Lock()
-	s.stats.Reasons[reason]++
-	s.mu.Unlock()
-}
-
-// knows reports whether a message is of a device of the site, if the site has any.
-func (s *Server) knows(q *dhcpv4.DHCPv4) bool {
-	v := s.view()
-	if v == nil || len(v.Devices) == 0 {
-		return true
-	}
-	if len(q.ClientHWAddr) != len(site.MAC{}) {
-		return false
-	}
-	_, ok := v.Devices[site.MAC(q.ClientHWAddr)]
-	return ok
 }
 
 func (s *Server) handle(now time.Time, q *dhcpv4.DHCPv4) (outgoing, bool) {

@@ -88,8 +88,12 @@ func (h *exchange) adoptable() bool {
 	return h.pair != nil && h.pair.Away() && h.sub.inRange(h.addr) && !h.avoid(h.r.device)(h.addr) && h.table.Available(h.now, h.addr, h.r.client)
 }
 
-// asked remembers who was left to another node, and when first. It is bounded: of a flood, the oldest are forgotten.
-type asked struct{ young, old map[askedKey]time.Time }
+// asked remembers who was left to another node, and when first: a time since the epoch, which is small and nothing for the garbage collector to
+// look at. It is bounded: of a flood, the oldest are forgotten.
+type asked struct {
+	epoch      time.Time
+	young, old map[askedKey]time.Duration
+}
 
 // askedKey is one question: who repeats it keeps the transaction.
 type askedKey struct {
@@ -103,7 +107,15 @@ func keyOf(r request) askedKey {
 }
 
 func newAsked() *asked {
-	return &asked{young: make(map[askedKey]time.Time), old: make(map[askedKey]time.Time)}
+	return &asked{young: make(map[askedKey]time.Duration), old: make(map[askedKey]time.Duration)}
+}
+
+// since returns a time as it is kept.
+func (a *asked) since(at time.Time) time.Duration {
+	if a.epoch.IsZero() {
+		a.epoch = at
+	}
+	return at.Sub(a.epoch)
 }
 
 // again notes a question and reports whether it came before, neglectedAfter ago or more.
@@ -113,13 +125,13 @@ func (a *asked) again(now time.Time, r request) bool {
 	if !ok {
 		at, ok = a.old[k]
 	}
-	if ok && now.Sub(at) < askedFor {
-		return now.Sub(at) >= neglectedAfter
+	if ok && a.since(now)-at < askedFor {
+		return a.since(now)-at >= neglectedAfter
 	}
 	if len(a.young) >= maxRecent {
 		a.old, a.young = a.young, a.old
 		clear(a.young)
 	}
-	a.young[k] = now
+	a.young[k] = a.since(now)
 	return false
 }

@@ -15,11 +15,13 @@ import (
 const (
 	// maxBatch is how many answers wait for one write to the disk at most: with a thousand a second, what a busy disk makes wait for 4 s.
 	maxBatch = 4096
-	// The least time between two writes grows with how many answers the last one held, from writePace to mostWritePace: a write costs the same
-	// whether it holds one lease or fifty, and a client does not notice a few milliseconds.
-	writePace     = time.Millisecond
-	writePaceEach = 500 * time.Microsecond
-	mostWritePace = 4 * time.Millisecond
+	// The least time from one write to the next is writePace, and busyWritePace from busyAnswers a second: a write costs the same whether it holds
+	// one lease or fifty, and what the processor saves is then worth more to clients than milliseconds.
+	writePace     = 500 * time.Microsecond
+	busyWritePace = 4 * time.Millisecond
+	busyAnswers   = 1500
+	// paceFor is the time of which answers are counted.
+	paceFor = 100 * time.Millisecond
 	// lazyFor is how long a write waits for more while nobody waits for it: what peers tell is on their disks already. lazyBatch is how much
 	// is enough.
 	lazyFor   = 20 * time.Millisecond
@@ -51,14 +53,40 @@ func (o outgoing) hurries() bool { return o.payload != nil || o.done != nil }
 // send writes leases to the disk and then sends their answers.
 func (s *Server) send(out <-chan outgoing) {
 	var next time.Time // when the next write may begin
+	var p pace
 	for {
 		batch, more := gather(out, next, len(s.unwritten) > 0)
-		next = time.Now().Add(min(max(writePace, time.Duration(len(batch))*writePaceEach), mostWritePace))
+		now := time.Now()
+		next = now.Add(p.of(now, batch))
 		s.write(batch)
 		if !more {
 			return
 		}
 	}
+}
+
+// pace tells how long to wait between two writes.
+type pace struct {
+	since   time.Time // of the count
+	answers int
+	now     time.Duration
+}
+
+// of counts what is written at a time and returns the pace.
+func (p *pace) of(now time.Time, batch []outgoing) time.Duration {
+	for _, o := range batch {
+		if o.hurries() {
+			p.answers++
+		}
+	}
+	if d := now.Sub(p.since); d >= paceFor {
+		p.now = writePace
+		if time.Duration(p.answers)*time.Second > busyAnswers*d {
+			p.now = busyWritePace
+		}
+		p.since, p.answers = now, 0
+	}
+	return p.now
 }
 
 // gather returns what goes to the disk in one write, not before next if somebody waits for it, and whether there may be more later. With

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,6 +21,9 @@ const (
 	lifelineFile = 3
 	keepFile     = 4
 	counterFile  = 5
+	// workerGC is how much garbage a worker keeps, in percent of what it needs: with a hundred thousand leases the usual 100 are 20 MB more, for
+	// one hundredth of a processor less at 2,000 clients a second.
+	workerGC = 50
 )
 
 func applianceCommand() *cobra.Command {
@@ -47,6 +51,9 @@ configuration says. The process is a guard; its one child, the worker, does the 
 					return err
 				}
 				defer keeper.Close()
+				if os.Getenv("GOGC") == "" {
+					debug.SetGCPercent(workerGC)
+				}
 				return appliance.RunWorker(c.Context(), cfg, appliance.WorkerOptions{
 					Version: version, Log: newLog().With("node", cfg.Node),
 					Ready: guard.Say, Beat: guard.Say, Keeper: keeper,

@@ -19,7 +19,7 @@ import (
 
 // The file is a journal: a line that names its format, then records, each with its length and a checksum before it, then zeros up to the
 // end. A record is a lease, or says that one is not worth keeping, or until when the peers' doings are known. The last one of an address
-// counts. A write goes into zeros that are on the disk already, so that one fdatasync of it is all that an ACK waits for.
+// counts. A write goes into zeros that are on the disk already, so that one write through to the disk is all that an ACK waits for.
 const (
 	header = "everboot leases 2\n"
 	// chunk is how many zeros are put at the end at once, and the most that one write holds: what lies further beyond a record that was
@@ -43,8 +43,9 @@ type Store struct {
 	path   string
 	lock   *os.File // beside the file, which is replaced now and then
 	file   *os.File
-	end    int64 // where the next record goes
-	size   int64 // of the file
+	direct *blocks // what writes records to the file; nil: the file system has no such thing, and they go through file
+	end    int64   // where the next record goes
+	size   int64   // of the file, whole blocks
 	synced time.Time
 	live   int64 // bytes of records that count, when the file was last written anew
 	fresh  bool  // the file was replaced, and the folder may not know it after a loss of power
@@ -211,15 +212,16 @@ func (s *Store) rewrite(records map[string][]byte) error {
 		b = frame(b, recordSynced, s.appendSynced)
 	}
 	end := int64(len(b))
-	b = append(b, make([]byte, chunk)...)
+	b = append(b, make([]byte, whole(end+chunk)-end)...)
 	f, err := s.replace(b)
 	if err != nil {
 		return err
 	}
-	if s.file != nil {
-		s.file.Close()
+	for _, old := range s.files() {
+		old.Close()
 	}
 	s.file, s.end, s.size, s.live, s.fresh = f, end, int64(len(b)), end, true
+	s.direct = openBlocks(s.path, b[end-end%blockSize:end])
 	return nil
 }
 
@@ -293,7 +295,7 @@ func (s *Store) write(b []byte) (err error) {
 			err = fmt.Errorf("writing lease file %s: %w", s.path, err)
 		}
 	}()
-	if s.end+int64(len(b)) > s.size {
+	if whole(s.end+int64(len(b))) > s.size {
 		if err := s.makeRoom(int64(len(b))); err != nil {
 			return err
 		}
@@ -304,14 +306,27 @@ func (s *Store) write(b []byte) (err error) {
 		}
 		s.fresh = false
 	}
-	if _, err := s.file.WriteAt(b, s.end); err != nil {
-		return err
-	}
-	if err := unix.Fdatasync(int(s.file.Fd())); err != nil {
+	if err := s.put(b); err != nil {
 		return err
 	}
 	s.end += int64(len(b))
 	return nil
+}
+
+// put writes at the end, for which there is room, and through to the disk.
+func (s *Store) put(b []byte) error {
+	if s.direct != nil {
+		err := s.direct.write(b, s.end)
+		if !errors.Is(err, unix.EINVAL) {
+			return err
+		}
+		s.direct.file.Close() // it opened the file, but does not write that way
+		s.direct = nil
+	}
+	if _, err := s.file.WriteAt(b, s.end); err != nil {
+		return err
+	}
+	return unix.Fdatasync(int(s.file.Fd()))
 }
 
 // makeRoom appends zeros, or writes the file anew.
@@ -327,7 +342,7 @@ func (s *Store) makeRoom(n int64) error {
 		}
 		return s.rewrite(records)
 	}
-	zeros := make([]byte, n+chunk)
+	zeros := make([]byte, whole(n+chunk))
 	if _, err := s.file.WriteAt(zeros, s.size); err != nil {
 		return err
 	}
@@ -338,10 +353,21 @@ func (s *Store) makeRoom(n int64) error {
 // Close closes the file.
 func (s *Store) Close() error {
 	var errs []error
-	for _, f := range []*os.File{s.file, s.lock} {
+	for _, f := range append(s.files(), s.lock) {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// files returns what is open of the lease file itself.
+func (s *Store) files() (list []*os.File) {
+	if s.file != nil {
+		list = append(list, s.file)
+	}
+	if s.direct != nil {
+		list = append(list, s.direct.file)
+	}
+	return list
 }

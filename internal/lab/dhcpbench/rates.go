@@ -151,46 +151,5 @@ func (s *site) whereLost(ctx context.Context) {
 	}
 }
 
-// memory gives 100,000 leases and looks how much memory the workers have then.
-func (b *bench) memory(ctx context.Context) error {
-	const leases = 100000
-	return with(func(s *site) error {
-		if _, err := s.appliances(); err != nil {
-			return err
-		}
-		e, err := s.perfdhcp(ctx, 4000, leases, leases/4000+1)
-		if err != nil {
-			return err
-		}
-		fmt.Printf("\n%d clients at 4000/s: %.2f %% lost\n", leases, e.lost())
-		b.row("NODE", "PROCESS", "RESIDENT MB", "OF THAT ANONYMOUS MB")
-		for _, h := range []string{"a", "b"} {
-			host := s.a
-			if h == "b" {
-				host = s.b
-			}
-			for _, pid := range host.PIDs() {
-				status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-				if err != nil || !strings.Contains(string(status), "everboot") {
-					continue
-				}
-				cmd, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-				what := "guard"
-				if strings.Contains(string(cmd), "--worker") {
-					what = "worker"
-				}
-				b.row(h, what, kilobytes(string(status), "VmRSS")/1024, kilobytes(string(status), "RssAnon")/1024)
-			}
-		}
-		return nil
-	})
-}
-
-func kilobytes(status, key string) int {
-	_, after, _ := strings.Cut(status, key+":")
-	n, _ := strconv.Atoi(strings.Fields(after + " 0")[0])
-	return n
-}
-
 // settle is how long a run goes on after the last client started.
 const settle = 12 * time.Second
