@@ -31,6 +31,18 @@ func newShelf() *shelf {
 	return &shelf{pages: make(map[netip.Addr]map[string][]byte), beats: make(map[netip.Addr]uint64)}
 }
 
+// pass lets time pass, and the nodes end what they do.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (s *shelf) set(away bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = away
+}
+
 var errAway = errors.New("the registry is away")
 
 func (s *shelf) do(f func()) error {
@@ -71,7 +83,7 @@ func (s *shelf) Beats(_ context.Context, node netip.Addr) (n uint64, err error) 
 	return n, err
 }
 
-// keeper is a server's leases, on the real table.
+// bookkeeper is a server's leases, on the real table.
 type bookkeeper struct {
 	mu    sync.Mutex
 	table *leases.Table
@@ -158,29 +170,28 @@ func TestLeasesAreWrittenDownSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShelf()
 		n := startBook(t, s, bookA, bookB, pair.InTouch)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		for range 300 { // ten a second
 			n.give("198.18.0.10", 10)
 			time.Sleep(100 * time.Millisecond)
 		}
+		synctest.Wait()
 		if s.puts > 7 {
 			t.Errorf("%d writes in 30 s", s.puts)
 		}
-		time.Sleep(2 * bookPace)
+		pass(2 * bookPace)
 		if n.lagged() != 0 || len(s.pages[bookA]) != 1 {
 			t.Errorf("behind by %s, pages %d", n.lagged(), len(s.pages[bookA]))
 		}
-		s.away = true
+		s.set(true)
 		n.give("198.18.4.10", 10)
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		w := worker{book: n.leasebook}
 		if lag := n.lagged(); lag < 119*time.Second || len(w.bookWarnings()) != 1 {
 			t.Errorf("behind by %s: %v", lag, w.bookWarnings())
 		}
-		s.mu.Lock()
-		s.away = false
-		s.mu.Unlock()
-		time.Sleep(2 * bookPace)
+		s.set(false)
+		pass(2 * bookPace)
 		if n.lagged() != 0 || len(s.pages[bookA]) != 2 || len(w.bookWarnings()) != 0 {
 			t.Errorf("behind by %s, %d pages, %v", n.lagged(), len(s.pages[bookA]), w.bookWarnings())
 		}
@@ -197,9 +208,9 @@ func TestARoundIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShelf()
 		n := startBook(t, s, bookA, bookB, pair.InTouch)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		n.give("198.18.0.10", 60_000)
-		time.Sleep(10 * bookPace)
+		pass(10 * bookPace)
 		if s.most > bookRound+512<<10 || n.lagged() != 0 || len(s.pages[bookA]) != 59 {
 			t.Errorf("%d bytes in a round; behind by %s; %d pages", s.most, n.lagged(), len(s.pages[bookA]))
 		}
@@ -212,21 +223,19 @@ func TestASurvivorWithANewDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShelf()
 		a := startBook(t, s, bookA, bookB, pair.InTouch)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		a.give("198.18.0.10", 100)
-		time.Sleep(2 * bookPace)
+		pass(2 * bookPace)
 		a.stop()
 		if list := newLeasebook(s, bookB, []netip.Addr{bookA}, a.log).recall(); len(list) != 100 {
 			t.Errorf("recalled %d", len(list))
 		}
-		s.away = true
+		s.set(true)
 		b := startBook(t, s, bookB, bookA, pair.Away)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		b.give("198.18.4.10", 1)
-		s.mu.Lock()
-		s.away = false
-		s.mu.Unlock()
-		time.Sleep(time.Minute)
+		s.set(false)
+		pass(time.Minute)
 		if got := len(b.server.Leases()); got != 101 || b.server.lives[bookA] != 0 || len(s.pages[bookB]) != 2 {
 			t.Errorf("%d leases, alive %d times, %d pages", got, b.server.lives[bookA], len(s.pages[bookB]))
 		}
@@ -239,15 +248,15 @@ func TestAPeerThatWritesIsSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShelf()
 		a, b := startBook(t, s, bookA, bookB, pair.Away), startBook(t, s, bookB, bookA, pair.Away)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		a.give("198.18.0.10", 1)
-		time.Sleep(3 * bookPace)
+		pass(3 * bookPace)
 		if len(b.server.Leases()) != 1 || b.server.lives[bookA] < 5 || a.server.lives[bookB] < 5 {
 			t.Errorf("%d leases, alive %d and %d times", len(b.server.Leases()), b.server.lives[bookA], a.server.lives[bookB])
 		}
 		a.stop()
 		at := b.server.lives[bookA]
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if b.server.lives[bookA] > at+1 {
 			t.Errorf("a node that is gone lived %d times more", b.server.lives[bookA]-at)
 		}

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -94,31 +94,33 @@ func TestNoServerOfOursAnswersASearch(t *testing.T) {
 
 // segment is other servers in memory.
 type segment struct {
-	mu     sync.Mutex
-	asked  []*dhcpv4.DHCPv4
 	answer func(q *dhcpv4.DHCPv4) [][]byte
 	heard  func([]byte)
-	opened int
+	asked  atomic.Int32
+	opened atomic.Int32
 }
 
 func (s *segment) Own() site.MAC { return ownMAC }
 func (s *segment) Ask(q *dhcpv4.DHCPv4) error {
-	s.asked = append(s.asked, q)
+	s.asked.Add(1)
 	for _, frame := range s.answer(q) {
 		s.heard(frame)
 	}
 	return nil
 }
-func (s *segment) Close() { s.opened-- }
+func (s *segment) Close() { s.opened.Add(-1) }
 
 // TestASearchNamesOthers: at the start and every five minutes, while it is ours to search; each other server once, and for as long as it answers.
 func TestASearchNamesOthers(t *testing.T) {
 	for _, proxy := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			seg, active, there := &segment{}, true, true
+			seg := &segment{}
+			var active, there atomic.Bool
+			active.Store(true)
+			there.Store(true)
 			seg.answer = func(q *dhcpv4.DHCPv4) [][]byte {
 				list := [][]byte{offerOf(q, "198.18.0.3", same), offerOf(q, "198.18.0.10", same)} // our peer, of a version before this one
-				if there && q.NumSeconds > 0 {
+				if there.Load() && q.NumSeconds > 0 {
 					list = append(list, offerOf(q, "198.18.0.1", same), offerOf(q, "198.18.0.1", same))
 					list = append(list, offerOf(q, "198.18.0.4", func(p *dhcpv4.DHCPv4) { p.BootFileName = "x.0" }))
 				}
@@ -127,9 +129,9 @@ func TestASearchNamesOthers(t *testing.T) {
 			var events []site.Event
 			ours := []netip.Addr{ip("198.18.0.3"), ip("198.18.0.10")}
 			s := NewSearch(SearchConfig{
-				Interface: "eth0", Proxy: proxy, Ours: func(a netip.Addr) bool { return slices.Contains(ours, a) }, Active: func() bool { return active },
+				Interface: "eth0", Proxy: proxy, Ours: func(a netip.Addr) bool { return slices.Contains(ours, a) }, Active: active.Load,
 			}, func(e site.Event) { events = append(events, e) }, slog.New(slog.DiscardHandler))
-			s.open = func(_ string, heard func([]byte)) (ear, error) { seg.heard = heard; seg.opened++; return seg, nil }
+			s.open = func(_ string, heard func([]byte)) (ear, error) { seg.heard = heard; seg.opened.Add(1); return seg, nil }
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- s.Run(ctx) }()
@@ -140,27 +142,30 @@ func TestASearchNamesOthers(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			if got := s.Rivals(); len(got) != want || len(events) != want || len(seg.asked) != 2 || s.Last().IsZero() {
-				t.Fatalf("proxy %v: %v, events %v, asked %d times", proxy, got, events, len(seg.asked))
+			if got := s.Rivals(); len(got) != want || len(events) != want || seg.asked.Load() != 2 || s.Last().IsZero() {
+				t.Fatalf("proxy %v: %v, events %v, asked %d times", proxy, got, events, seg.asked.Load())
 			}
 			if text := events[want-1].Detail; !strings.Contains(text, "198.18.0.4") || !strings.Contains(text, rivalMAC.String()) || !strings.Contains(text, "boot") {
 				t.Errorf("it says %q", text)
 			}
 			time.Sleep(time.Hour)
-			if n := len(seg.asked); n < 22 || n > 30 || len(events) != want || seg.opened != 0 {
-				t.Errorf("asked %d times in an hour, %d events, %d sockets are open", n, len(events), seg.opened)
+			synctest.Wait()
+			if n := seg.asked.Load(); n < 22 || n > 30 || len(events) != want || seg.opened.Load() != 0 {
+				t.Errorf("asked %d times in an hour, %d events, %d sockets are open", n, len(events), seg.opened.Load())
 			}
-			there = false
+			there.Store(false)
 			time.Sleep(12 * time.Minute)
+			synctest.Wait()
 			if got := s.Rivals(); len(got) != 0 {
 				t.Errorf("still %v", got)
 			}
-			active = false
+			active.Store(false)
 			time.Sleep(time.Minute) // a search that was under way has ended
 			synctest.Wait()
-			before := len(seg.asked)
+			before := seg.asked.Load()
 			time.Sleep(time.Hour)
-			if len(seg.asked) != before {
+			synctest.Wait()
+			if seg.asked.Load() != before {
 				t.Error("it searched while another appliance does")
 			}
 			cancel()
