@@ -43,6 +43,19 @@ func (s *shelf) set(away bool) {
 	s.away = away
 }
 
+// seen returns what was put so far: how many pages a node has, how often one was written, and the most bytes between two beats.
+func (s *shelf) seen(node netip.Addr) (pages, puts, most int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.pages[node]), s.puts, s.most
+}
+
+// count returns how many pages a node has.
+func (s *shelf) count(node netip.Addr) int {
+	pages, _, _ := s.seen(node)
+	return pages
+}
+
 var errAway = errors.New("the registry is away")
 
 func (s *shelf) do(f func()) error {
@@ -116,6 +129,13 @@ func (k *bookkeeper) Learn(_ context.Context, from netip.Addr, lives bool, list 
 	return nil
 }
 
+// alive returns how often a peer was said to live.
+func (k *bookkeeper) alive(peer netip.Addr) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lives[peer]
+}
+
 var (
 	bookA = netip.MustParseAddr("198.18.0.2")
 	bookB = netip.MustParseAddr("198.18.0.3")
@@ -176,12 +196,12 @@ func TestLeasesAreWrittenDownSoon(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		synctest.Wait()
-		if s.puts > 7 {
-			t.Errorf("%d writes in 30 s", s.puts)
+		if _, puts, _ := s.seen(bookA); puts > 7 {
+			t.Errorf("%d writes in 30 s", puts)
 		}
 		pass(2 * bookPace)
-		if n.lagged() != 0 || len(s.pages[bookA]) != 1 {
-			t.Errorf("behind by %s, pages %d", n.lagged(), len(s.pages[bookA]))
+		if n.lagged() != 0 || s.count(bookA) != 1 {
+			t.Errorf("behind by %s, pages %d", n.lagged(), s.count(bookA))
 		}
 		s.set(true)
 		n.give("198.18.4.10", 10)
@@ -192,12 +212,12 @@ func TestLeasesAreWrittenDownSoon(t *testing.T) {
 		}
 		s.set(false)
 		pass(2 * bookPace)
-		if n.lagged() != 0 || len(s.pages[bookA]) != 2 || len(w.bookWarnings()) != 0 {
-			t.Errorf("behind by %s, %d pages, %v", n.lagged(), len(s.pages[bookA]), w.bookWarnings())
+		if n.lagged() != 0 || s.count(bookA) != 2 || len(w.bookWarnings()) != 0 {
+			t.Errorf("behind by %s, %d pages, %v", n.lagged(), s.count(bookA), w.bookWarnings())
 		}
 		n.give("198.18.8.10", 1)
 		n.stop()
-		if len(s.pages[bookA]) != 3 {
+		if s.count(bookA) != 3 {
 			t.Error("a stop leaves something behind")
 		}
 	})
@@ -211,8 +231,8 @@ func TestARoundIsBounded(t *testing.T) {
 		pass(time.Second)
 		n.give("198.18.0.10", 60_000)
 		pass(10 * bookPace)
-		if s.most > bookRound+512<<10 || n.lagged() != 0 || len(s.pages[bookA]) != 59 {
-			t.Errorf("%d bytes in a round; behind by %s; %d pages", s.most, n.lagged(), len(s.pages[bookA]))
+		if pages, _, most := s.seen(bookA); most > bookRound+512<<10 || n.lagged() != 0 || pages != 59 {
+			t.Errorf("%d bytes in a round; behind by %s; %d pages", most, n.lagged(), pages)
 		}
 		n.stop()
 	})
@@ -236,8 +256,8 @@ func TestASurvivorWithANewDisk(t *testing.T) {
 		b.give("198.18.4.10", 1)
 		s.set(false)
 		pass(time.Minute)
-		if got := len(b.server.Leases()); got != 101 || b.server.lives[bookA] != 0 || len(s.pages[bookB]) != 2 {
-			t.Errorf("%d leases, alive %d times, %d pages", got, b.server.lives[bookA], len(s.pages[bookB]))
+		if got := len(b.server.Leases()); got != 101 || b.server.alive(bookA) != 0 || s.count(bookB) != 2 {
+			t.Errorf("%d leases, alive %d times, %d pages", got, b.server.alive(bookA), s.count(bookB))
 		}
 		b.stop()
 	})
@@ -251,14 +271,14 @@ func TestAPeerThatWritesIsSeen(t *testing.T) {
 		pass(time.Minute)
 		a.give("198.18.0.10", 1)
 		pass(3 * bookPace)
-		if len(b.server.Leases()) != 1 || b.server.lives[bookA] < 5 || a.server.lives[bookB] < 5 {
-			t.Errorf("%d leases, alive %d and %d times", len(b.server.Leases()), b.server.lives[bookA], a.server.lives[bookB])
+		if len(b.server.Leases()) != 1 || b.server.alive(bookA) < 5 || a.server.alive(bookB) < 5 {
+			t.Errorf("%d leases, alive %d and %d times", len(b.server.Leases()), b.server.alive(bookA), a.server.alive(bookB))
 		}
 		a.stop()
-		at := b.server.lives[bookA]
+		at := b.server.alive(bookA)
 		pass(time.Minute)
-		if b.server.lives[bookA] > at+1 {
-			t.Errorf("a node that is gone lived %d times more", b.server.lives[bookA]-at)
+		if b.server.alive(bookA) > at+1 {
+			t.Errorf("a node that is gone lived %d times more", b.server.alive(bookA)-at)
 		}
 		b.stop()
 	})
