@@ -122,7 +122,7 @@ var badInput = []struct{ name, format, text, at, want string }{
 	{"a broken line of Kea", "kea", "{\"reservations\": [\n{\"hw-address\": \"52:54:00:00:00:05\", \"ip-address\": \"198.18.0.55\"},\n{\"hw-address\": }]}\n",
 		"{\"hw-address\": }", "invalid character '}'"},
 	{"a broken line of dnsmasq", "dnsmasq", "dhcp-host=52:54:00:00:00:05,198.18.0.55,t5\ndhcp-host=52:54:00:00:00:06,t6\n",
-		"dhcp-host=52:54:00:00:00:06", "has no MAC and IPv4 address"},
+		"dhcp-host=52:54:00:00:00:06", "has no MAC and address"},
 	{"a broken line of CSV", "csv", "mac,name,address\n52:54:00:00:00:05,t5,198.18.0.55\n52:54:00:00:00:06,t6\n",
 		"52:54:00:00:00:06", "wrong number of fields"},
 
