@@ -35,7 +35,6 @@ func TestLabKeeperStartsAnotherIscsid(t *testing.T) {
 	if !lab.Wanted() {
 		t.Skip("needs EVERBOOT_LAB=1: it takes some seconds")
 	}
-
 	for name, tt := range map[string]struct {
 		does, state string
 		replaced    bool

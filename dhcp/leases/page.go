@@ -94,7 +94,8 @@ func (t *Table) Recall(now time.Time, l Lease) (Lease, Verdict) {
 	}
 	full := max(l.Expires.Sub(l.Start), 0)
 	left := min(l.Expires.Sub(now), full)
-	if left > 0 {
+	r := t.at(l.Address)
+	if left > 0 && (r == nil || !r.is(l.Client)) { // whom we know we do not prolong: two nodes that read each other's pages would never end
 		left = min(left+slow, full)
 	}
 	l.Expires = now.Add(left)
@@ -102,7 +103,6 @@ func (t *Table) Recall(now time.Time, l Lease) (Lease, Verdict) {
 	if l.Live() && left <= 0 {
 		l.State = Expired
 	}
-	r := t.at(l.Address)
 	switch {
 	case r == nil && !l.Live() && t.poolOf(l.Address) == nil:
 		return l, Kept

@@ -107,6 +107,26 @@ func TestRecall(t *testing.T) {
 	}
 }
 
+// TestPagesThatAreReadByEachOtherEnd: two nodes that know of each other by their pages alone do not prolong a lease for ever.
+func TestPagesThatAreReadByEachOtherEnd(t *testing.T) {
+	pools := []Pool{{First: addr(1), Last: addr(19)}}
+	a, b := NewTable(pools), NewTable(pools)
+	a.Load(epoch, []Lease{state(1, Bound, 0, time.Hour, 1)})
+	now := epoch
+	for ; now.Before(epoch.Add(3 * time.Hour)); now = now.Add(5 * time.Second) {
+		for _, pair := range [][2]*Table{{a, b}, {b, a}} {
+			for _, l := range pair[0].Within(now, block) {
+				pair[1].Recall(now, l)
+			}
+		}
+	}
+	for _, table := range []*Table{a, b} {
+		if l, ok := table.At(now, addr(10)); !ok || l.State != Expired || l.Expires.After(epoch.Add(time.Hour+slow)) {
+			t.Errorf("%+v", l)
+		}
+	}
+}
+
 // FuzzDecodePage: whoever may write to the registry crashes nobody.
 func FuzzDecodePage(f *testing.F) {
 	f.Add(EncodePage(epoch, []Lease{state(1, Bound, 0, time.Hour, 3), state(2, Released, 0, 0, 3)}))
