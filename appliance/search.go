@@ -18,7 +18,7 @@ func (w *worker) openSearch() {
 		return
 	}
 	w.search = dhcp.NewSearch(dhcp.SearchConfig{
-		Interface: w.cfg.Interface, Proxy: w.cfg.DHCP.Mode == "proxy", Ours: w.isOurs, Active: w.leads,
+		Interface: w.cfg.Interface, Site: w.cfg.Site, Node: w.own, Proxy: w.cfg.DHCP.Mode == "proxy", Ours: w.isOurs, Active: w.leads,
 	}, w.event, w.log.With("room", "dhcp"))
 }
 
@@ -41,6 +41,10 @@ func (w *worker) searchWarnings() (list []string) {
 	for _, r := range w.search.Rivals() {
 		todo := "switch it off, or set dhcp.mode = \"proxy\""
 		switch {
+		case r.Everboot == w.cfg.Site:
+			todo = "name it in peers.addresses here, and this node there, or switch it off"
+		case r.Everboot != "":
+			todo = "switch one of the two off: targets get what the first that answers says"
 		case w.cfg.DHCP.Mode == "proxy":
 			todo = "take its boot options away, or switch it off: targets boot from whoever answers first"
 		case !r.Addresses:
@@ -54,7 +58,7 @@ func (w *worker) searchWarnings() (list []string) {
 // The names of the metrics of the search for other DHCP servers.
 const (
 	metricSearched = "everboot_dhcp_search_last_seconds"
-	metricRival    = "everboot_dhcp_other_server_last_seconds" // labels server, source, mac, addresses, boots
+	metricRival    = "everboot_dhcp_other_server_last_seconds" // labels server, source, mac, addresses, boots, everboot
 )
 
 func (c collector) search(send emit) {
@@ -63,6 +67,6 @@ func (c collector) search(send emit) {
 	}
 	for _, r := range c.w.search.Rivals() {
 		send(metricRival, "Another DHCP server of the segment, and when it last answered.", prometheus.GaugeValue, float64(r.Last.Unix()),
-			"server", r.Server.String(), "source", r.Source.String(), "mac", r.MAC.String(), "addresses", fmt.Sprint(r.Addresses), "boots", fmt.Sprint(r.Boots))
+			"server", r.Server.String(), "source", r.Source.String(), "mac", r.MAC.String(), "addresses", fmt.Sprint(r.Addresses), "boots", fmt.Sprint(r.Boots), "everboot", r.Everboot)
 	}
 }

@@ -49,6 +49,7 @@ const (
 	BadHardware  Reason = "bad-hardware"   // its hardware address is not an Ethernet address of one machine
 	InUse        Reason = "in-use"         // a machine answers at the address that was to be offered
 	Searching    Reason = "search"         // another appliance looks for DHCP servers that are none of ours
+	Introduced   Reason = "introduced"     // an everboot of another service looks for DHCP servers: it is told whose we are
 	Malformed    Reason = "malformed"      // the message contradicts RFC 2131
 	Unsupported  Reason = "unsupported"    // BOOTP without DHCP, or a message that only servers send
 	TooMany      Reason = "rate-limited"   // the machine sends more than perSecond messages a second
@@ -79,6 +80,7 @@ var reasonText = map[Reason]string{
 	BadHardware:  "its hardware address is not the Ethernet address of one machine",
 	InUse:        "a machine answers at the address that was to be offered",
 	Searching:    "another appliance looks for DHCP servers that are none of ours",
+	Introduced:   "an everboot of another service looks for DHCP servers; it is told whose we are",
 	Malformed:    "the message is malformed",
 	Unsupported:  "we do not serve this kind of message",
 	Proxied:      "another server gives it an address; we say where to boot from",

@@ -40,6 +40,8 @@ func Handle(now time.Time, view *site.View, q *dhcpv4.DHCPv4, s *State) (*dhcpv4
 	r.device = s.deviceOf(r)
 	h := &exchange{State: s, now: now, r: r}
 	switch {
+	case reason == Searching:
+		reason = h.introduce()
 	case reason != "":
 	case s.pair != nil && !s.pair.Settled():
 		reason = Comparing
@@ -113,6 +115,15 @@ func (h *exchange) bootp() Reason {
 		delete(h.reply.Options, code.Code())
 	}
 	return Reserved
+}
+
+// introduce answers a search, where clients would be answered, too.
+func (h *exchange) introduce() (reason Reason) {
+	if _, ok := h.subnetFor(h.r); !ok {
+		return Searching
+	}
+	h.reply, reason = introduce(h.view, h.r, h.cfg.serverID(), true)
+	return reason
 }
 
 // discover answers with what the client would get (RFC 2131 §4.3.1).

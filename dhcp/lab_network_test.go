@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -81,7 +82,8 @@ func serve(text string) error {
 	}
 	if s.Search {
 		go dhcp.NewSearch(dhcp.SearchConfig{
-			Interface: s.Config.Interface, Proxy: s.Proxy, Ours: func(a netip.Addr) bool { return a == s.Config.ServerAddress },
+			Interface: s.Config.Interface, Site: s.View.Site, Node: s.Config.ServerAddress, Proxy: s.Proxy,
+			Ours: func(a netip.Addr) bool { return a == s.Config.ServerAddress || slices.Contains(s.Config.Peers, a) },
 		}, event, log).Run(ctx)
 	}
 	if s.RA {
@@ -120,7 +122,7 @@ func healthy() *site.View {
 	digest := site.Digest(strings.Repeat("0123456789abcdef", 4))
 	up := site.Check{Health: site.Up}
 	return &site.View{
-		Site:    "lab",
+		Site: "lab", Appliances: []site.Appliance{{Address: ip("198.18.0.2")}, {Address: ip("198.18.0.3")}},
 		Boot:    site.BootService{Address: ip("198.18.0.10"), TFTP: up, HTTP: up},
 		Devices: map[site.MAC]site.Device{},
 		VDisks:  map[string]site.VDisk{"debian": {Name: "debian", Versions: []site.Version{{Number: 1, Digest: digest}}}},

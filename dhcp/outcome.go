@@ -59,7 +59,7 @@ func events(v *site.View, d Decision) (list []site.Event) {
 // neither boot nor are known only how it ended.
 func (d Decision) told(v *site.View) bool {
 	switch {
-	case d.MAC.IsZero(), d.Reason == OtherNode, d.Reason == Comparing, d.Reason == Searching:
+	case d.MAC.IsZero(), d.Reason == OtherNode, d.Reason == Comparing, d.Reason == Searching, d.Reason == Introduced:
 		return false
 	case d.Client != site.ClientOther || !slices.Contains(opening, d.Message) || d.Answer == "":
 		return true

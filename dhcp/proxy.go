@@ -39,6 +39,10 @@ func HandleProxy(now time.Time, view *site.View, q *dhcpv4.DHCPv4, port int, ser
 	}
 	kind := proxyAnswer(r.kind, port)
 	switch {
+	case reason == Searching && port == dhcpv4.ServerPort:
+		var p *dhcpv4.DHCPv4
+		p, d.Reason = introduce(view, r, server, false)
+		return p, d
 	case reason != "":
 		return nil, d
 	case kind == dhcpv4.MessageTypeNone:
@@ -275,7 +279,7 @@ func (s *Proxy) handle(a asking) {
 		s.events(site.Event{At: d.At, MAC: d.MAC, What: Ignored, Detail: fmt.Sprintf(
 			"firmware (%s) took no notice of our last proxyDHCP offer: let DHCP itself name the boot file (mode = \"server\", or options 66 and 67 there)", d.Vendor)})
 	}
-	if s.events != nil && (p != nil || d.Reason == NotBooted) {
+	if s.events != nil && (p != nil || d.Reason == NotBooted) && d.Reason != Introduced {
 		e := d.event()
 		e.Begins = a.q.MessageType() == dhcpv4.MessageTypeDiscover
 		s.events(e)

@@ -59,9 +59,6 @@ func read(q *dhcpv4.DHCPv4) (request, Reason) {
 	if len(id) > maxClientID {
 		return r, Malformed
 	}
-	if searches(id) {
-		return r, Searching
-	}
 	r.identifier, r.client = id, leases.ClientOf(id, r.mac)
 	var ok [4]bool
 	r.ciaddr, ok[0] = headerAddr(q.ClientIPAddr)
@@ -73,6 +70,9 @@ func read(q *dhcpv4.DHCPv4) (request, Reason) {
 	}
 	if r.giaddr.IsValid() { // a client may not speak for an agent
 		r.readRelay(q.Options.Get(dhcpv4.OptionRelayAgentInformation))
+	}
+	if searches(id) {
+		return r, Searching
 	}
 	r.name = cleanName(q.HostName())
 	r.vendor = cleanText(q.ClassIdentifier())

@@ -1,7 +1,7 @@
 package dhcp
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -19,7 +19,7 @@ import (
 )
 
 // Other DHCP servers of the segment are looked for: now and then one appliance asks as a client would that boots, and hears who answers besides us. It never takes what it is
-// offered: servers hold an offered address for a minute or two, and for this one client.
+// offered: some servers hold an offered address for a minute or two, and for this one client (searcherMAC).
 
 const (
 	// searchEvery and its spread are the pause between two searches. The first comes when a router that starts knows whether it is the active one.
@@ -33,12 +33,11 @@ const (
 	waitedSecs = 10
 )
 
-// searchID begins the client identifier (type 0: not a hardware address) of who searches. No server of ours answers it.
-const searchID = "\x00everboot search "
-
 // SearchConfig says what is searched where.
 type SearchConfig struct {
 	Interface string
+	Site      string
+	Node      netip.Addr            // of this appliance, by which the others know that a search is of their service
 	Proxy     bool                  // others are expected to give addresses: only those that say where to boot from are named
 	Ours      func(netip.Addr) bool // whether a server or source address is of this service
 	Active    func() bool           // whether it is ours to search. Nil: it is
@@ -51,6 +50,7 @@ type Rival struct {
 	MAC       site.MAC   `json:"mac"`    // of its frame: the server's, or the relay agent's
 	Addresses bool       `json:"addresses"`
 	Boots     bool       `json:"boots"`
+	Everboot  string     `json:"everboot,omitempty"` // the site that it is of, if it is an everboot
 	First     time.Time  `json:"first"`
 	Last      time.Time  `json:"last"`
 }
@@ -64,24 +64,29 @@ func (r Rival) Text() string {
 	case r.Boots:
 		does = "says where to boot from"
 	}
-	return fmt.Sprintf("another DHCP server, %s (from %s, MAC %s), %s on this segment", r.Server, r.Source, r.MAC, does)
+	who := ""
+	if r.Everboot != "" {
+		who = fmt.Sprintf(" an everboot of site %q,", r.Everboot)
+	}
+	return fmt.Sprintf("another DHCP server, %s (from %s, MAC %s),%s %s on this segment", r.Server, r.Source, r.MAC, who, does)
 }
 
 // question returns the DISCOVER of a search: a firmware's, so that boot servers answer, too, and for an answer to all, since nobody has an address to answer to.
-func question(own site.MAC, xid dhcpv4.TransactionID, secs uint16) *dhcpv4.DHCPv4 {
+func (c SearchConfig) question(own site.MAC, xid dhcpv4.TransactionID, secs uint16) *dhcpv4.DHCPv4 {
+	asks, tag := searcherMAC(c.Site), tagOf(c.Site)
 	q := &dhcpv4.DHCPv4{
-		OpCode: dhcpv4.OpcodeBootRequest, HWType: 1, TransactionID: xid, NumSeconds: secs, ClientHWAddr: own[:], Options: make(dhcpv4.Options),
+		OpCode: dhcpv4.OpcodeBootRequest, HWType: 1, TransactionID: xid, NumSeconds: secs, ClientHWAddr: asks[:], Options: make(dhcpv4.Options),
 		ClientIPAddr: netIP(netip.IPv4Unspecified()), YourIPAddr: netIP(netip.IPv4Unspecified()),
 		ServerIPAddr: netIP(netip.IPv4Unspecified()), GatewayIPAddr: netIP(netip.IPv4Unspecified()),
 	}
 	q.SetBroadcast()
 	q.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageTypeDiscover))
 	for code, value := range map[dhcpv4.OptionCode][]byte{
-		dhcpv4.OptionClientIdentifier:                 append([]byte(searchID), own[:]...),
+		dhcpv4.OptionClientIdentifier:                 append([]byte(searchID), tag[:]...),
 		dhcpv4.OptionClassIdentifier:                  []byte(vendorPXE + ":Arch:00007:UNDI:003016"),
 		dhcpv4.OptionClientSystemArchitectureType:     {0, byte(site.ArchX64)},
 		dhcpv4.OptionClientNetworkInterfaceIdentifier: {1, 3, 16},
-		dhcpv4.OptionClientMachineIdentifier:          append(make([]byte, 11), own[:]...), // type 0 and 16 bytes
+		dhcpv4.OptionClientMachineIdentifier:          machineID(c.Node, own),
 		dhcpv4.OptionMaximumDHCPMessageSize:           {1500 >> 8, 1500 & 0xff},
 		dhcpv4.OptionParameterRequestList:             {1, 3, 6, 43, 54, 60, 66, 67},
 	} {
@@ -89,9 +94,6 @@ func question(own site.MAC, xid dhcpv4.TransactionID, secs uint16) *dhcpv4.DHCPv
 	}
 	return q
 }
-
-// searches reports whether a message is an appliance's search.
-func searches(identifier []byte) bool { return bytes.HasPrefix(identifier, []byte(searchID)) }
 
 // rivalOf reads an answer to a search out of an Ethernet frame.
 func rivalOf(frame []byte, xid dhcpv4.TransactionID) (r Rival, ok bool) {
@@ -122,6 +124,9 @@ func rivalOf(frame []byte, xid dhcpv4.TransactionID) (r Rival, ok bool) {
 	// That siaddr is filled in says nothing: some always name themselves there.
 	r.Boots = p.BootFileName != "" || p.Options.Has(dhcpv4.OptionBootfileName) || p.Options.Has(dhcpv4.OptionTFTPServerName) ||
 		strings.HasPrefix(class, vendorPXE) || strings.HasPrefix(class, vendorHTTP)
+	if name, gives, ok := introduction(p); ok {
+		r.Everboot, r.Addresses, r.Boots = name, gives, true
+	}
 	return r, r.Addresses || r.Boots
 }
 
@@ -136,8 +141,8 @@ func (l *rivalList) note(now time.Time, r Rival) bool {
 	switch {
 	case i >= 0:
 		o := &(*l)[i]
-		news := r.Addresses && !o.Addresses || r.Boots && !o.Boots
-		r.First, r.Addresses, r.Boots = o.First, r.Addresses || o.Addresses, r.Boots || o.Boots
+		news := r.Addresses && !o.Addresses || r.Boots && !o.Boots || r.Everboot != o.Everboot && r.Everboot != ""
+		r.First, r.Addresses, r.Boots, r.Everboot = o.First, r.Addresses || o.Addresses, r.Boots || o.Boots, cmp.Or(r.Everboot, o.Everboot)
 		*o = r
 		return news
 	case len(*l) < maxForeign:
@@ -224,7 +229,7 @@ func (s *Search) once(ctx context.Context) error {
 	}
 	defer e.Close()
 	for _, secs := range []uint16{0, waitedSecs} {
-		if err := e.Ask(question(e.Own(), xid, secs)); err != nil {
+		if err := e.Ask(s.cfg.question(e.Own(), xid, secs)); err != nil {
 			return fmt.Errorf("asking on %s: %w", s.cfg.Interface, err)
 		}
 		select {

@@ -19,6 +19,8 @@ import (
 var (
 	ownMAC   = site.MAC{0x52, 0x54, 0, 0, 0, 0xa}
 	rivalMAC = site.MAC{0x52, 0x54, 0, 0, 0, 0xee}
+	// berlin searches for the site of testView, from its other node.
+	berlin = SearchConfig{Site: "berlin", Node: ip("198.18.0.3")}
 )
 
 // offerOf is an answer to a search, in a frame.
@@ -36,7 +38,7 @@ func offerOf(q *dhcpv4.DHCPv4, source string, change func(*dhcpv4.DHCPv4)) []byt
 func same(*dhcpv4.DHCPv4) {}
 
 func TestRivalOf(t *testing.T) {
-	q := question(ownMAC, dhcpv4.TransactionID{1, 2, 3, 4}, 0)
+	q := berlin.question(ownMAC, dhcpv4.TransactionID{1, 2, 3, 4}, 0)
 	boots := func(p *dhcpv4.DHCPv4) { p.UpdateOption(dhcpv4.OptBootFileName("pxelinux.0")) }
 	proxies := func(p *dhcpv4.DHCPv4) {
 		p.YourIPAddr = netIP(netip.IPv4Unspecified())
@@ -75,20 +77,70 @@ func TestRivalOf(t *testing.T) {
 	}
 }
 
-// TestNoServerOfOursAnswersASearch: neither a server nor a proxy, and no timeline has it.
+// TestNoServerOfOursAnswersASearch: neither a server nor a proxy, and no timeline has it. An everboot of another site is told whose we are, and so is one of
+// this site that we do not know; neither is given an address.
 func TestNoServerOfOursAnswersASearch(t *testing.T) {
-	q := question(known, dhcpv4.TransactionID{1}, waitedSecs)
-	q, err := dhcpv4.FromBytes(q.ToBytes())
-	if err != nil {
-		t.Fatal(err)
+	view := testView()
+	view.Appliances = []site.Appliance{{Address: ip("198.18.0.2")}, {Address: ip("198.18.0.3")}}
+	old := func(q *dhcpv4.DHCPv4) { // of a version that says no site
+		q.UpdateOption(dhcpv4.OptClientIdentifier(append([]byte(searchID), ownMAC[:]...)))
 	}
-	s := NewState(alone())
-	p, effects := Handle(epoch, testView(), q, s)
-	if p != nil || effects.Decision.Reason != Searching || len(effects.Events) > 0 || len(s.Leases(epoch)) > 0 {
-		t.Errorf("%v, %+v", p, effects)
+	relayed := func(q *dhcpv4.DHCPv4) { q.GatewayIPAddr = netIP(ip("203.0.113.1")) }
+	inform := dhcpv4.WithMessageType(dhcpv4.MessageTypeInform)
+	for name, c := range map[string]struct {
+		who     SearchConfig
+		change  func(*dhcpv4.DHCPv4)
+		answers bool // a server; and a proxy, if the search is not relayed
+	}{
+		"our other node":        {berlin, same, false},
+		"an older one":          {SearchConfig{Site: "paris", Node: ip("198.18.0.7")}, old, false},
+		"another site":          {SearchConfig{Site: "paris", Node: ip("198.18.0.7")}, same, true},
+		"another site, our own": {SearchConfig{Site: "paris", Node: ip("198.18.0.3")}, same, true},
+		"another pair":          {SearchConfig{Site: "berlin", Node: ip("198.18.0.7")}, same, true},
+		"an INFORM":             {SearchConfig{Site: "paris", Node: ip("198.18.0.7")}, inform, false},
+		"of a foreign segment":  {SearchConfig{Site: "paris", Node: ip("198.18.0.7")}, relayed, false},
+	} {
+		q := c.who.question(known, dhcpv4.TransactionID{1}, waitedSecs)
+		c.change(q)
+		q, err := dhcpv4.FromBytes(q.ToBytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := NewState(alone())
+		p, effects := Handle(epoch, view, q, s)
+		if (p != nil) != c.answers || len(effects.Events)+len(effects.Save) > 0 || len(s.Leases(epoch)) > 0 || c.answers != (effects.Decision.Reason == Introduced) {
+			t.Errorf("%s: %v, %+v", name, p, effects)
+		}
+		if name == "of a foreign segment" {
+			continue
+		}
+		proxied, d := HandleProxy(epoch, view, q, dhcpv4.ServerPort, ip("198.18.0.2"))
+		if (proxied != nil) != c.answers || c.answers != (d.Reason == Introduced) {
+			t.Errorf("%s: the proxy: %v, %v", name, proxied, d)
+		}
+		if !c.answers {
+			continue
+		}
+		for _, p := range []*dhcpv4.DHCPv4{p, proxied} {
+			frame := ethernet(rivalMAC, broadcastMAC, packetOf(ip("198.18.0.2"), netip.AddrPortFrom(limitedBroadcast, dhcpv4.ClientPort), p.ToBytes()))
+			r, ok := rivalOf(frame, q.TransactionID)
+			if gives := p != proxied; !ok || r.Everboot != "berlin" || r.Addresses != gives || !r.Boots || r.Server != ip("198.18.0.2") || !p.IsBroadcast() || !p.YourIPAddr.IsUnspecified() {
+				t.Errorf("%s: it is taken for %+v (%v):\n%s", name, r, ok, p.Summary())
+			}
+		}
 	}
-	if p, d := HandleProxy(epoch, testView(), q, dhcpv4.ServerPort, ip("198.18.0.2")); p != nil || d.Reason != Searching {
-		t.Errorf("%v, %+v", p, d)
+}
+
+// TestASiteSearchesUnderOneName: servers that hold what they offer hold it for a client, and all appliances of a site are one.
+func TestASiteSearchesUnderOneName(t *testing.T) {
+	a := berlin.question(ownMAC, dhcpv4.TransactionID{1}, 0)
+	b := SearchConfig{Site: "berlin", Node: ip("198.18.0.2")}.question(rivalMAC, dhcpv4.TransactionID{2}, 0)
+	c := SearchConfig{Site: "paris"}.question(ownMAC, dhcpv4.TransactionID{3}, 0)
+	id := func(q *dhcpv4.DHCPv4) string {
+		return string(q.Options.Get(dhcpv4.OptionClientIdentifier)) + string(q.ClientHWAddr)
+	}
+	if id(a) != id(b) || id(a) == id(c) || a.ClientHWAddr[0] != 0x02 {
+		t.Errorf("%q, %q, %q", id(a), id(b), id(c))
 	}
 }
 
@@ -150,6 +202,10 @@ func TestASearchNamesOthers(t *testing.T) {
 			}
 			time.Sleep(time.Hour)
 			synctest.Wait()
+			if seg.opened.Load() != 0 { // a search is under way
+				time.Sleep(listenFor)
+				synctest.Wait()
+			}
 			if n := seg.asked.Load(); n < 22 || n > 30 || len(events) != want || seg.opened.Load() != 0 {
 				t.Errorf("asked %d times in an hour, %d events, %d sockets are open", n, len(events), seg.opened.Load())
 			}
@@ -188,7 +244,7 @@ func TestAFloodOfServersIsBounded(t *testing.T) {
 }
 
 func FuzzRivalOf(f *testing.F) {
-	q := question(ownMAC, dhcpv4.TransactionID{1}, 0)
+	q := berlin.question(ownMAC, dhcpv4.TransactionID{1}, 0)
 	f.Add(offerOf(q, "198.18.0.1", same))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if r, ok := rivalOf(b, q.TransactionID); ok && (!r.Server.IsValid() || !r.Source.IsValid()) {
