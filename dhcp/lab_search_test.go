@@ -13,8 +13,8 @@ import (
 	"everboot/site"
 )
 
-// TestLabOtherServersAreNamed: dnsmasq that gives addresses, and a dnsmasq that is a boot server alone. As a DHCP server we name both, as a proxy the second;
-// our other node, which serves the same segment, is not named, and nobody has a lease after.
+// TestLabOtherServersAreNamed: dnsmasq that gives addresses, a dnsmasq that is a boot server alone, and Kea that gives addresses with a boot file. As a DHCP
+// server we name all, as a proxy those that say where to boot from; our other node, which serves the same segment, is not named, and nobody has a lease after.
 func TestLabOtherServersAreNamed(t *testing.T) {
 	t.Run("server", func(t *testing.T) { otherServersAreNamed(t, false) })
 	t.Run("proxy", func(t *testing.T) { otherServersAreNamed(t, true) })
@@ -25,16 +25,21 @@ func otherServersAreNamed(t *testing.T, proxy bool) {
 	if !proxy {
 		n.serve(n.b, "198.18.0.3", "198.18.0.2")
 	}
-	gives, boots := n.lab.Host("gives"), n.lab.Host("boots")
-	mac := []string{gives.Join(n.lan, "198.18.0.5/24").MAC().String(), boots.Join(n.lan, "198.18.0.6/24").MAC().String()}
+	gives, boots, kea := n.lab.Host("gives"), n.lab.Host("boots"), n.lab.Host("kea")
+	var mac []string
+	for i, h := range []*lab.Host{gives, boots, kea} {
+		mac = append(mac, h.Join(n.lan, fmt.Sprintf("198.18.0.%d/24", 5+i)).MAC().String())
+	}
 	lab.Dnsmasq(gives, "--dhcp-range=198.18.0.200,198.18.0.210,255.255.255.0,1h")
 	lab.Dnsmasq(boots, "--dhcp-range=198.18.0.0,proxy", "--pxe-service=X86-64_EFI,boot,x.efi")
+	lab.Kea(kea, `{"subnet": "198.18.0.0/24", "pools": [{"pool": "198.18.0.220-198.18.0.230"}], "next-server": "198.18.0.7", "boot-file-name": "x.efi"}`)
 
 	p := n.start(n.a, served{Config: n.config(n.a, "198.18.0.2", "198.18.0.3"), View: n.view, Proxy: proxy, Search: true})
 	if !proxy {
 		named(t, p, "198.18.0.5", mac[0], "gives addresses on")
 	}
 	named(t, p, "198.18.0.6", mac[1], "says where to boot from on")
+	named(t, p, "198.18.0.7", mac[2], "gives addresses and says where to boot from on")
 	out := p.Log()
 	if strings.Contains(out, "other-server another DHCP server, 198.18.0.3") || proxy && strings.Contains(out, "other-server another DHCP server, 198.18.0.5") {
 		t.Errorf("proxy %v: too many are named:\n%s", proxy, out)
@@ -42,6 +47,9 @@ func otherServersAreNamed(t *testing.T, proxy bool) {
 	text, err := os.ReadFile(filepath.Join(n.lab.Dir(), "gives-dnsmasq.leases"))
 	if err != nil || strings.Contains(string(text), "198.18.0.2") {
 		t.Errorf("it has leases: %q, %v", text, err)
+	}
+	if text, err := os.ReadFile(filepath.Join(n.lab.Dir(), "kea-kea", "leases.csv")); err != nil || strings.Contains(string(text), "198.18.0.2") {
+		t.Errorf("Kea has leases: %q, %v", text, err)
 	}
 	if err := lab.Eventually(20*time.Second, "the question is repeated", func() error {
 		asked, err := n.lan.Decoded("dhcp.option.dhcp == 1", "dhcp.secs")

@@ -50,6 +50,24 @@ func dnsmasq(h *Host, name string, args []string) *Process {
 	return p
 }
 
+// Kea starts kea-dhcp4 on eth0 of the host, with one subnet as its JSON says it, and leases kept in the lab's folder. It returns when Kea serves.
+func Kea(h *Host, subnet string) *Process {
+	dir := filepath.Join(h.lab.options.Dir, h.name+"-kea")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		h.lab.fail(err)
+	}
+	conf := filepath.Join(dir, "kea.json")
+	h.lab.mustWrite(conf, fmt.Sprintf(`{"Dhcp4": {"interfaces-config": {"interfaces": ["eth0"]},
+  "lease-database": {"type": "memfile", "name": "%s/leases.csv", "lfc-interval": 0},
+  "loggers": [{"name": "kea-dhcp4", "severity": "INFO", "output_options": [{"output": "stdout"}]}],
+  "subnet4": [%s]}}`, dir, subnet), 0o644)
+	p := h.StartWith(Settings{Env: []string{"KEA_PIDFILE_DIR=" + dir, "KEA_LOCKFILE_DIR=" + dir}}, "kea", "kea-dhcp4", "-c", conf)
+	if _, err := p.Expect("DHCP4_STARTED", peerPatience); err != nil {
+		h.lab.fail(err)
+	}
+	return p
+}
+
 // Lease is what a DHCP client got: the values that udhcpc gives to its script. Among them are "ip", "mask" (a number of bits),
 // "router", "lease" (seconds), "serverid" (option 54), "siaddr", "sname" and "boot_file" (fields of the header), "tftp" and
 // "bootfile" (options 66 and 67).
