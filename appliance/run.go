@@ -80,8 +80,8 @@ func FlushVIP(cfg *Config, log *slog.Logger) error {
 }
 
 // Check reads a configuration file of either kind and looks whether this host is ready for it. The error says what is wrong with the file; the
-// findings are what to mend on the host. Nothing is changed.
-func Check(path string) (findings []error, err error) {
+// findings are what to mend on the host, and with segment for some seconds also what else answers there that should not. Nothing is changed.
+func Check(ctx context.Context, path string, segment bool) (findings []error, err error) {
 	if isStreamer(path) {
 		c, err := LoadStreamer(path)
 		if err != nil {
@@ -93,7 +93,10 @@ func Check(path string) (findings []error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.checkHost(), nil
+	if findings = c.checkHost(); segment {
+		findings = append(findings, c.checkSegment(ctx)...)
+	}
+	return findings, nil
 }
 
 // isStreamer reports whether the file has a table that only streamers have.

@@ -1,8 +1,13 @@
 package appliance
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,10 +29,11 @@ func (w *worker) openSearch() {
 
 // isOurs reports whether an address is one of the site's appliances, or one of theirs that float.
 func (w *worker) isOurs(a netip.Addr) bool {
-	if a == w.own || slices.Contains(w.cfg.Peers.Addresses, a) || slices.Contains(w.cfg.VIP.floating(), a) {
-		return true
-	}
-	return slices.ContainsFunc(w.builder.View().Appliances, func(o site.Appliance) bool { return o.Address == a })
+	return w.cfg.isOurs(w.own, a) || slices.ContainsFunc(w.builder.View().Appliances, func(o site.Appliance) bool { return o.Address == a })
+}
+
+func (c *Config) isOurs(own, a netip.Addr) bool {
+	return a == own || slices.Contains(c.Peers.Addresses, a) || slices.Contains(c.VIP.floating(), a)
 }
 
 // leads reports whether this node does what one appliance of the site shall do: the one with the floating address, or each if there is none.
@@ -39,20 +45,46 @@ func (w *worker) searchWarnings() (list []string) {
 		return nil
 	}
 	for _, r := range w.search.Rivals() {
-		todo := "switch it off, or set dhcp.mode = \"proxy\""
-		switch {
-		case r.Everboot == w.cfg.Site:
-			todo = "name it in peers.addresses here, and this node there, or switch it off"
-		case r.Everboot != "":
-			todo = "switch one of the two off: targets get what the first that answers says"
-		case w.cfg.DHCP.Mode == "proxy":
-			todo = "take its boot options away, or switch it off: targets boot from whoever answers first"
-		case !r.Addresses:
-			todo = "switch it off: targets boot from whoever answers first"
-		}
-		list = append(list, fmt.Sprintf("%s (last heard at %s): %s", r.Text(), r.Last.Format("2006-01-02 15:04:05"), todo))
+		list = append(list, fmt.Sprintf("%s (last heard at %s): %s", r.Text(), r.Last.Format("2006-01-02 15:04:05"), w.cfg.remedy(r)))
 	}
 	return list
+}
+
+// remedy says what to do about another DHCP server.
+func (c *Config) remedy(r dhcp.Rival) string {
+	switch {
+	case r.Everboot == c.Site:
+		return "name it in peers.addresses here, and this node there, or switch it off"
+	case r.Everboot != "":
+		return "switch one of the two off: targets get what the first that answers says"
+	case c.DHCP.Mode == "proxy":
+		return "take its boot options away, or switch it off: targets boot from whoever answers first"
+	case !r.Addresses:
+		return "switch it off: targets boot from whoever answers first"
+	}
+	return "switch it off, or set dhcp.mode = \"proxy\""
+}
+
+// checkSegment looks once for other DHCP servers, where we are to be the one. What keeps the interface from use has been said by others.
+func (c *Config) checkSegment(ctx context.Context) (found []error) {
+	link, err := net.InterfaceByName(c.Interface)
+	own, noAddress := c.OwnAddress()
+	if !c.serves4() || !c.DHCP.Search || err != nil || noAddress != nil || link.Flags&net.FlagUp == 0 {
+		return nil
+	}
+	rivals, err := dhcp.NewSearch(dhcp.SearchConfig{
+		Interface: c.Interface, Site: c.Site, Node: own, Ours: func(a netip.Addr) bool { return c.isOurs(own, a) },
+	}, nil, slog.New(slog.DiscardHandler)).Look(ctx)
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return []error{fmt.Errorf("nobody has looked for other DHCP servers on %s: that takes the right CAP_NET_RAW: check as root, or with --quick, which leaves it out", c.Interface)}
+	case err != nil:
+		return []error{fmt.Errorf("looking for other DHCP servers: %w; check with --quick, which leaves it out", err)}
+	}
+	for _, r := range rivals {
+		found = append(found, fmt.Errorf("%s: %s", r.Text(), c.remedy(r)))
+	}
+	return found
 }
 
 // The names of the metrics of the search for other DHCP servers.

@@ -219,6 +219,12 @@ func (s *Search) Run(ctx context.Context) error {
 	}
 }
 
+// Look searches once, for some seconds, and returns who answered.
+func (s *Search) Look(ctx context.Context) ([]Rival, error) {
+	err := s.once(ctx)
+	return s.Rivals(), err
+}
+
 // once asks, and takes in who answers.
 func (s *Search) once(ctx context.Context) error {
 	var xid dhcpv4.TransactionID

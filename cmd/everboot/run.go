@@ -99,16 +99,17 @@ them. SIGTERM moves its targets to other streamers and stops it.`,
 
 func checkCommand() *cobra.Command {
 	var path string
-	var asJSON bool
+	var asJSON, quick bool
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Check a configuration file and the host, and say what to mend",
 		Long: `Check a configuration file (an appliance's or a streamer's) and the host it is for. It changes nothing. Each
-finding is one line that says what to do. Exit 0: all is well; 1: the host is not ready; 2: the file is wrong.`,
+finding is one line that says what to do. Where the appliance is to give addresses it also looks for other DHCP
+servers on the segment, for 6 s. Exit 0: all is well; 1: the host or its segment is not ready; 2: the file is wrong.`,
 		Example: "  everboot check --config /etc/everboot/appliance.toml",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			findings, err := appliance.Check(path)
+			findings, err := appliance.Check(c.Context(), path, !quick)
 			if err != nil {
 				err = usageError{err}
 			} else {
@@ -124,6 +125,7 @@ finding is one line that says what to do. Exit 0: all is well; 1: the host is no
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&quick, "quick", false, "do not look for other DHCP servers: what they do must not keep this node from starting")
 	c.Flags().StringVar(&path, "config", defaultApplianceConfig, "configuration file")
 	_ = c.MarkFlagFilename("config", "toml")
 	return c

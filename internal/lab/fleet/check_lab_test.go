@@ -129,3 +129,38 @@ func taken(address string) func(*testing.T, *lab.Host) {
 		t.Cleanup(func() { c.Close() })
 	}
 }
+
+// TestCheckNamesOtherDHCPServers: one that gives addresses on the segment is a finding, but with --quick and for an appliance that does not serve DHCP itself.
+// Who may not look is told so.
+func TestCheckNamesOtherDHCPServers(t *testing.T) {
+	l := lab.ForTest(t)
+	program, err := binary()
+	must(t, err)
+	lan, h, other := l.Segment("lan"), l.Host("a"), l.Host("other")
+	h.Join(lan, "198.18.0.2/24")
+	mac := other.Join(lan, "198.18.0.5/24").MAC()
+	lab.Dnsmasq(other, "--dhcp-range=198.18.0.200,198.18.0.210,255.255.255.0,1h")
+
+	serves, path := fmt.Sprintf(applianceConfig, l.Dir()), filepath.Join(l.Dir(), "a.toml")
+	check := func(text string, as []string, args ...string) (string, error) {
+		must(t, os.WriteFile(path, []byte(text), 0o644))
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		return h.Run(ctx, append(append(as, program, "check", "--config", path), args...)...)
+	}
+	out, err := check(serves, nil)
+	judgeRefusal(t, "check", out, err, fmt.Sprintf(`another DHCP server, 198.18.0.5 (from 198.18.0.5, MAC %s), gives addresses on this segment: switch it off, or set dhcp.mode = "proxy"`, mac))
+	if strings.Count(out, "\n") != 1 {
+		t.Errorf("it says more:\n%s", out)
+	}
+	for _, c := range []struct {
+		text string
+		args []string
+	}{{serves, []string{"--quick"}}, {serves + "[dhcp]\nsearch = false\n", nil}, {"node = \"a\"\ninterface = \"eth0\"\n[dhcp]\nmode = \"proxy\"\n", nil}} {
+		if out, err := check(c.text, nil, c.args...); err != nil {
+			t.Errorf("%q of\n%s\nsays %s", c.args, c.text, out)
+		}
+	}
+	out, err = check(serves, []string{"setpriv", "--bounding-set=-net_raw", "--inh-caps=-all"})
+	judgeRefusal(t, "check", out, err, "nobody has looked for other DHCP servers on eth0")
+}
