@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -19,6 +20,7 @@ import (
 
 	"everboot/image"
 	"everboot/internal/lab"
+	"everboot/site"
 )
 
 // target is a machine with one disk, as the unit of a target's image sees it: files below a folder.
@@ -33,6 +35,7 @@ type target struct {
 	reply   func(q url.Values) []byte
 	url     string
 	https   bool // its media have no other login servers
+	old     bool // its media name login servers without http://, as they once did
 	nowhere bool // the site wants login servers that nobody has
 }
 
@@ -55,10 +58,14 @@ func (m *target) program(version int) image.Program {
 	if m.https {
 		second = "https://" + m.url
 	}
-	return image.Program{
-		Script: fmt.Sprintf("#!ipxe\nset s0 https://198.18.0.10\nset s1 %s\n:ask\necho version %d\ngoto ask\n", second, version),
-		About:  fmt.Sprintf("&version=%d&site=berlin&address=198.18.0.51/24", version),
+	b := site.Bootstrap{
+		Version: version, Hosts: []string{fmt.Sprintf("https://boot%d.example.net", version), second}, Site: "berlin", Address: netip.MustParsePrefix("198.18.0.51/24"),
 	}
+	p := image.Program{Script: b.Script(), About: b.About()}
+	if m.old {
+		p.Script = strings.ReplaceAll(p.Script, " http://", " ")
+	}
+	return p
 }
 
 func (m *target) write(name, text string) {
@@ -177,7 +184,14 @@ func needUnit(t *testing.T) {
 // TestLabUnitRenewsAMedium: the unit writes both programs of a medium, says which version it has then, and has nothing to do the next time. A third version goes over the first.
 func TestLabUnitRenewsAMedium(t *testing.T) {
 	needUnit(t)
+	for name, old := range map[string]bool{"of today": false, "without schemes": true} {
+		t.Run(name, func(t *testing.T) { renewTwice(t, old) })
+	}
+}
+
+func renewTwice(t *testing.T, old bool) {
 	m := newTarget(t)
+	m.old = old
 	m.insert(medium(t, m.program(1)), 2048, 12288)
 	banks := "ab"
 	for version := 2; version <= 3; version++ {
@@ -298,7 +312,7 @@ func TestLabUnitLeavesTheRestAlone(t *testing.T) {
 				q.Del("problem") // it answers none the less
 				p := m.program(2)
 				if m.nowhere {
-					p.Script = strings.Replace(p.Script, "set s1 "+m.url, "set s1 127.0.0.1:1", 1)
+					p.Script = strings.Replace(p.Script, "set s1 http://"+m.url, "set s1 http://127.0.0.1:1", 1)
 				}
 				text := renews(p)(q)
 				if c.spoil != nil {
