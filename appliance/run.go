@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -114,64 +116,72 @@ func isStreamer(path string) bool {
 	return iscsi || store
 }
 
+// checkHost looks at what the configuration needs of this host: secrets, the network, ports.
 func (c *Config) checkHost() []error {
-	var found []error
-	add := func(errs ...error) {
-		for _, err := range errs {
-			if err != nil {
-				found = append(found, err)
-			}
-		}
-	}
-	_, err := c.API.Token.Read()
-	add(err)
-	_, err = c.Peers.Key.Read()
-	add(err)
-	_, err = c.Registry.Token.Read()
-	add(err)
-	if !c.VIP.Key.IsZero() {
-		_, err = c.vrrpKey()
-		add(err)
-	}
-	_, err = c.mediaKey()
-	add(err)
-	if !c.Director.CHAP.IsZero() {
-		_, err = readCHAP(c.Director.CHAP.path)
-		add(err)
-	}
+	found := c.checkSecrets()
 	own, err := c.OwnAddress()
-	add(err)
-	if len(c.VIP.Addresses) > 0 && own.IsValid() {
-		for _, g := range c.vipConfigs() {
-			add(vip.Check(g)...)
-		}
-	}
-	if c.Peers.shares() && own.IsValid() {
-		if cfg, err := c.peersConfig(own); err == nil { // what is wrong with the key has been said
-			add(cfg.Validate())
-			add(tryListen("the peer channel", net.JoinHostPort(own.String(), strconv.Itoa(peers.DefaultPort)), "stop it"))
-		}
+	if err != nil {
+		found = append(found, err)
+	} else {
+		found = append(found, c.checkAddress(own)...)
 	}
 	if c.serves6() {
-		add(c.checkDHCP6()...)
-	}
-	if c.serves4() && own.IsValid() {
-		content := c.Content()
-		add(dhcp.Check(c.dhcpConfig(own), site.Merge(site.Empty(c.Site, ""), &content, site.Registry{}, site.Observed{}, time.Time{}))...)
+		found = append(found, c.checkDHCP6()...)
 	}
 	if c.TFTP.Enabled || c.HTTP.Enabled {
-		add(tftp.CheckFiles(c.filesConfig())...)
+		found = append(found, tftp.CheckFiles(c.filesConfig())...)
 	}
 	if c.TFTP.Enabled {
-		add(tftp.Check(c.tftpConfig())...)
+		found = append(found, tftp.Check(c.tftpConfig())...)
 	}
 	if c.HTTP.Enabled {
-		add(tftp.CheckHTTP(c.httpConfig(nil))...)
+		found = append(found, tftp.CheckHTTP(c.httpConfig(nil))...)
 	}
 	if c.Director.Enabled {
-		add(checkListen("director.listen", c.Director.Listen))
+		found = append(found, checkListen("director.listen", c.Director.Listen))
 	}
-	add(checkListen("api.listen", c.API.Listen))
+	found = append(found, checkListen("api.listen", c.API.Listen))
+	return slices.DeleteFunc(found, func(err error) bool { return err == nil })
+}
+
+// checkSecrets reads what stands in files of their own. Some of what it returns is nil.
+func (c *Config) checkSecrets() []error {
+	_, token := c.API.Token.Read()
+	_, peer := c.Peers.Key.Read()
+	_, registry := c.Registry.Token.Read()
+	_, media := c.mediaKey()
+	found := []error{token, peer, registry, media}
+	if !c.VIP.Key.IsZero() {
+		_, err := c.vrrpKey()
+		found = append(found, err)
+	}
+	if !c.Director.CHAP.IsZero() {
+		_, err := readCHAP(c.Director.CHAP.path)
+		found = append(found, err)
+	}
+	return found
+}
+
+// checkAddress tries what the rooms do with this node's own address.
+func (c *Config) checkAddress(own netip.Addr) []error {
+	var found []error
+	if !own.IsValid() {
+		return nil
+	}
+	if len(c.VIP.Addresses) > 0 {
+		for _, g := range c.vipConfigs() {
+			found = append(found, vip.Check(g)...)
+		}
+	}
+	if c.Peers.shares() {
+		if cfg, err := c.peersConfig(own); err == nil { // what is wrong with the key has been said
+			found = append(found, cfg.Validate(), tryListen("the peer channel", net.JoinHostPort(own.String(), strconv.Itoa(peers.DefaultPort)), "stop it"))
+		}
+	}
+	if c.serves4() {
+		content := c.Content()
+		found = append(found, dhcp.Check(c.dhcpConfig(own), site.Merge(site.Empty(c.Site, ""), &content, site.Registry{}, site.Observed{}, time.Time{}))...)
+	}
 	return found
 }
 

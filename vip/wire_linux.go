@@ -3,6 +3,7 @@ package vip
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"syscall"
@@ -27,20 +28,14 @@ const precedence = 0xc0
 
 // open opens the rest of the edge in the namespace of the calling thread. The wire becomes part of it, and is closed if that fails.
 func open(cfg Config, w sharedWire) (edge, error) {
-	opened := []func() error{w.Close}
-	e := edge{wire: w}
+	var opened closers
+	opened.add(w)
+	e := edge{wire: w, close: opened.Close}
 	if len(cfg.Key) > 0 {
 		e.auth, e.counter = vrrp.NewAuth(cfg.Key), cfg.Counter
 		if e.counter == nil {
 			e.counter = newCounter()
 		}
-	}
-	e.close = func() error {
-		var errs []error
-		for _, f := range opened {
-			errs = append(errs, f())
-		}
-		return errors.Join(errs...)
 	}
 	fail := func(err error) (edge, error) { return edge{}, errors.Join(err, e.close()) }
 	link, err := net.InterfaceByName(cfg.Interface)
@@ -60,15 +55,17 @@ func open(cfg Config, w sharedWire) (edge, error) {
 	}
 	if e.table = t; cfg.VirtualMAC {
 		v := openVirtualTable(link, cfg, t)
-		e.table, opened = v, append(opened, v.Close)
+		e.table = v
+		opened.add(v)
 	} else {
-		opened = append(opened, t.Close)
+		opened.add(t)
 	}
 	a, err := openNeighbours(link, cfg.hardware(link), cfg.addrs())
 	if err != nil {
 		return fail(err)
 	}
-	e.announcer, opened = a, append(opened, a.Close)
+	e.announcer = a
+	opened.add(a)
 	if cfg.VirtualMAC {
 		e.owners = virtualSender{a.conn, cfg.hardware(link)}
 	}
@@ -80,8 +77,23 @@ func open(cfg Config, w sharedWire) (edge, error) {
 	if err != nil {
 		return fail(err)
 	}
-	e.tickler, opened = s, append(opened, s.Close)
+	e.tickler = s
+	opened.add(s)
 	return e, nil
+}
+
+// closers are what is open, to be closed together.
+type closers []io.Closer
+
+func (c *closers) add(o io.Closer) { *c = append(*c, o) }
+
+// Close closes all of them.
+func (c *closers) Close() error {
+	var errs []error
+	for _, o := range *c {
+		errs = append(errs, o.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // ownAddresses returns the addresses of one family that an interface has.

@@ -71,13 +71,18 @@ func (f *inviteFlags) check() error {
 	return nil
 }
 
+// initFlags are what init is told, as it stands on the command line.
+type initFlags struct {
+	site            join.Founding
+	own             nodeFlags
+	invite          inviteFlags
+	vip, dns        []string
+	network, router string
+	alone           bool
+}
+
 func initCommand() *cobra.Command {
-	var f join.Founding
-	var own nodeFlags
-	var invite inviteFlags
-	var vip, dns []string
-	var network, router string
-	var alone bool
+	var f initFlags
 	c := &cobra.Command{
 		Use: "init --interface NAME --vip ADDRESS/BITS", Short: "Make a site, with this node as its first appliance; wait for the second", Args: noArgs,
 		Long: `Make a site whose first appliance is this node: appliance.toml, the key of the peers, the API's token, and an authority of its own
@@ -86,57 +91,73 @@ An appliance that runs here by then knows its peer once it is started anew, whic
 		Example: "  everboot init --site berlin --interface eth0 --vip 198.18.0.10/24 --subnet 198.18.0.0/24 --range 198.18.0.100-198.18.0.199 --router 198.18.0.1\n" +
 			"  everboot init --interface eth0 --vip 198.18.0.10/24 --dhcp proxy --alone",
 		RunE: func(c *cobra.Command, _ []string) error {
-			err := errors.Join(own.check(), invite.check(), parseAll(&f.VIP, vip, netip.ParsePrefix, "--vip", "198.18.0.10/24"),
-				parseAll(&f.DNS, dns, netip.ParseAddr, "--dns", "198.18.0.1"), parseOne(&f.Network, network, netip.ParsePrefix, "--subnet", "198.18.0.0/24"),
-				parseOne(&f.Router, router, netip.ParseAddr, "--router", "198.18.0.1"))
-			f.Node = own.Node
-			switch {
-			case err != nil:
-			case f.Interface == "":
-				err = fmt.Errorf("--interface is missing: name the one that targets are on; this host has: %s", strings.Join(interfaces(), ", "))
-			case len(f.VIP) == 0:
-				err = errors.New("--vip is missing: name the address that floats between the appliances, such as 198.18.0.10/24")
-			case !f.Network.IsValid() && (f.Range != "" || router != "" || len(dns) > 0):
-				err = errors.New("--subnet is missing: --range, --router and --dns belong to it")
-			}
-			if err != nil {
+			if err := f.read(); err != nil {
 				return usageError{err}
 			}
-			files, err := join.Found(f, time.Now())
-			if err != nil {
-				return err
-			}
-			if !own.json {
-				fmt.Fprintf(c.ErrOrStderr(), "made: %s\n", strings.Join(files, ", "))
-				fmt.Fprintf(c.ErrOrStderr(), "next: everboot check --config %[1]s; systemctl enable --now everboot-appliance\n", files[0])
-			}
-			if alone {
-				if own.json {
-					return printJSON(c.OutOrStdout(), struct {
-						Files []string `json:"files"`
-					}{files})
-				}
-				return nil
-			}
-			return runInvite(c, files[0], invite, own.json, files)
+			return f.found(c)
 		},
 	}
-	own.add(c, join.FirstPriority)
-	invite.add(c)
+	f.add(c)
+	return c
+}
+
+// read makes of the words what they mean, or says what to mend.
+func (f *initFlags) read() error {
+	s := &f.site
+	err := errors.Join(f.own.check(), f.invite.check(), parseAll(&s.VIP, f.vip, netip.ParsePrefix, "--vip", "198.18.0.10/24"),
+		parseAll(&s.DNS, f.dns, netip.ParseAddr, "--dns", "198.18.0.1"), parseOne(&s.Network, f.network, netip.ParsePrefix, "--subnet", "198.18.0.0/24"),
+		parseOne(&s.Router, f.router, netip.ParseAddr, "--router", "198.18.0.1"))
+	s.Node = f.own.Node
+	switch {
+	case err != nil:
+		return err
+	case s.Interface == "":
+		return fmt.Errorf("--interface is missing: name the one that targets are on; this host has: %s", strings.Join(interfaces(), ", "))
+	case len(s.VIP) == 0:
+		return errors.New("--vip is missing: name the address that floats between the appliances, such as 198.18.0.10/24")
+	case !s.Network.IsValid() && (s.Range != "" || f.router != "" || len(f.dns) > 0):
+		return errors.New("--subnet is missing: --range, --router and --dns belong to it")
+	}
+	return nil
+}
+
+// found makes the site, and invites the second appliance.
+func (f *initFlags) found(c *cobra.Command) error {
+	files, err := join.Found(f.site, time.Now())
+	if err != nil {
+		return err
+	}
+	if !f.own.json {
+		fmt.Fprintf(c.ErrOrStderr(), "made: %s\n", strings.Join(files, ", "))
+		fmt.Fprintf(c.ErrOrStderr(), "next: everboot check --config %[1]s; systemctl enable --now everboot-appliance\n", files[0])
+	}
+	switch {
+	case !f.alone:
+		return runInvite(c, files[0], f.invite, f.own.json, files)
+	case f.own.json:
+		return printJSON(c.OutOrStdout(), struct {
+			Files []string `json:"files"`
+		}{files})
+	}
+	return nil
+}
+
+func (f *initFlags) add(c *cobra.Command) {
+	f.own.add(c, join.FirstPriority)
+	f.invite.add(c)
 	flags := c.Flags()
-	flags.StringVar(&own.Interface, "interface", "", "the interface that targets are on")
-	flags.StringVar(&f.Site, "site", "default", "the site's name")
-	flags.StringArrayVar(&vip, "vip", nil, "the floating address, with its prefix length; may be repeated")
-	flags.IntVar(&f.VRID, "vrid", 0, "virtual router id, 1 to 255, nobody else's on this segment (default: 51)")
-	flags.StringVar(&f.DHCP, "dhcp", "", "server, proxy or off (default: server with --subnet, else off)")
-	flags.StringVar(&network, "subnet", "", "the network to serve DHCP in")
-	flags.StringVar(&f.Range, "range", "", "its pool, FIRST-LAST (default: reservations only)")
-	flags.StringVar(&router, "router", "", "the router that targets are told of")
-	flags.StringArrayVar(&dns, "dns", nil, "a DNS server that targets are told of; may be repeated")
-	flags.BoolVar(&alone, "alone", false, "print no line and do not wait")
+	flags.StringVar(&f.own.Interface, "interface", "", "the interface that targets are on")
+	flags.StringVar(&f.site.Site, "site", "default", "the site's name")
+	flags.StringArrayVar(&f.vip, "vip", nil, "the floating address, with its prefix length; may be repeated")
+	flags.IntVar(&f.site.VRID, "vrid", 0, "virtual router id, 1 to 255, nobody else's on this segment (default: 51)")
+	flags.StringVar(&f.site.DHCP, "dhcp", "", "server, proxy or off (default: server with --subnet, else off)")
+	flags.StringVar(&f.network, "subnet", "", "the network to serve DHCP in")
+	flags.StringVar(&f.site.Range, "range", "", "its pool, FIRST-LAST (default: reservations only)")
+	flags.StringVar(&f.router, "router", "", "the router that targets are told of")
+	flags.StringArrayVar(&f.dns, "dns", nil, "a DNS server that targets are told of; may be repeated")
+	flags.BoolVar(&f.alone, "alone", false, "print no line and do not wait")
 	completeInterfaces(c)
 	_ = c.RegisterFlagCompletionFunc("dhcp", cobra.FixedCompletions([]string{"server", "proxy", "off"}, cobra.ShellCompDirectiveNoFileComp))
-	return c
 }
 
 func inviteCommand() *cobra.Command {
