@@ -70,6 +70,7 @@ type HTTPConfig struct {
 	ListenTLS   string   `toml:"listen_tls"`
 	Certificate string   `toml:"certificate"` // PEM files; with both HTTPS is served, too
 	Key         string   `toml:"key"`
+	PerClient   int      `toml:"per_client"` // connections at once from one address
 }
 
 func (c *Config) filesConfig() tftp.FilesConfig {
@@ -79,7 +80,7 @@ func (c *Config) filesConfig() tftp.FilesConfig {
 func (c *Config) httpConfig(who func(netip.Addr) site.MAC) tftp.HTTPConfig {
 	return tftp.HTTPConfig{
 		Listen: c.HTTP.Listen, SANPort: port(c.Director.Listen), Who: who,
-		ListenTLS: c.HTTP.ListenTLS, Certificate: c.HTTP.Certificate, Key: c.HTTP.Key,
+		ListenTLS: c.HTTP.ListenTLS, Certificate: c.HTTP.Certificate, Key: c.HTTP.Key, PerClient: c.HTTP.PerClient,
 	}
 }
 
@@ -199,6 +200,7 @@ const (
 	metricTFTPUnsent    = "everboot_tftp_unsent_packets_total"
 	metricTFTPBytes     = "everboot_tftp_sent_bytes_total"
 	metricHTTPRequests  = "everboot_http_requests_total" // label result
+	metricHTTPRefused   = "everboot_http_refused_total"  // label reason
 )
 
 func (c collector) boot(send emit) {
@@ -221,5 +223,6 @@ func (c collector) boot(send emit) {
 		for result, n := range map[string]uint64{"script": s.Scripts, "wait": s.Waits, "file": s.Files, "not_found": s.NotFound, "bad": s.Bad, "foreign": s.Foreign, "renewed": s.Renewed} {
 			send(metricHTTPRequests, "HTTP boot requests by result.", prometheus.CounterValue, float64(n), "result", result)
 		}
+		send(metricHTTPRefused, "HTTP boot connections that were closed at once, by reason.", prometheus.CounterValue, float64(s.Refused), "reason", "per_client")
 	}
 }

@@ -28,6 +28,10 @@ const (
 	DefaultHTTPSListen = ":443"
 	// maxConns bounds clients at once; a further one waits in the kernel's queue.
 	maxConns = 4096
+	// DefaultHTTPPerClient bounds connections of one address at once; behind an address translation sit many machines.
+	DefaultHTTPPerClient = 256
+	// refusedEvery is how often the log says that connections are refused.
+	refusedEvery = time.Minute
 	// headerTimeout ends a client that does not finish its request; iPXE sends it in one segment.
 	headerTimeout = 5 * time.Second
 	// idleTimeout of a kept connection: longer than the pauses of our scripts.
@@ -42,6 +46,8 @@ const (
 type HTTPConfig struct {
 	Listen  string // address and port; empty: DefaultHTTPListen. An IPv6 address listens on IPv6.
 	SANPort uint16 // of the director, for targets' scripts; 0: DefaultSANPort
+	// PerClient bounds the connections of one address; 0: DefaultHTTPPerClient. An IPv6 /64 has half of all.
+	PerClient int
 	// MediaKey is the key of the site's boot media; one with another key is refused. Empty: any.
 	MediaKey string
 	// Media makes the boot medium of a target, or for the zero MAC one for all; nil: there are none.
@@ -61,6 +67,9 @@ type HTTPConfig struct {
 func (c HTTPConfig) Validate() error {
 	if (c.Certificate == "") != (c.Key == "") {
 		return errors.New("http: certificate and key belong together: give both, or none")
+	}
+	if c.PerClient < 0 {
+		return fmt.Errorf("http: %d connections of one client: use 1 or more, or leave it out", c.PerClient)
 	}
 	_, err := c.addresses()
 	return err
@@ -116,6 +125,7 @@ type HTTPStats struct {
 	Bad      uint64 `json:"bad"`       // another method, or no MAC
 	Foreign  uint64 `json:"foreign"`   // boot media of another site, or with another key, and whoever may not ask for a medium's next program
 	Renewed  uint64 `json:"renewed"`   // next programs of boot media, to running targets
+	Refused  uint64 `json:"refused"`   // connections of clients that have PerClient already
 }
 
 // HTTP is the HTTP boot server: /boot?mac=MAC is a target's script, every other path a boot file.
@@ -129,7 +139,9 @@ type HTTP struct {
 
 	shown atomic.Pointer[certificate] // nil: no HTTPS, or not yet
 
-	scripts, waits, served, notFound, bad, foreign, renewed atomic.Uint64
+	scripts, waits, served, notFound, bad, foreign, renewed, refused atomic.Uint64
+
+	refusals atomic.Int64 // when the log last said that connections are refused, in ns
 }
 
 // NewHTTP returns a server of files and of targets' scripts. It tells events of what targets fetched; events must not block and may be nil.
@@ -164,7 +176,7 @@ func (h *HTTP) String() string { return "http" }
 func (h *HTTP) Stats() HTTPStats {
 	return HTTPStats{
 		Scripts: h.scripts.Load(), Waits: h.waits.Load(), Files: h.served.Load(), NotFound: h.notFound.Load(), Bad: h.bad.Load(),
-		Foreign: h.foreign.Load(), Renewed: h.renewed.Load(),
+		Foreign: h.foreign.Load(), Renewed: h.renewed.Load(), Refused: h.refused.Load(),
 	}
 }
 
@@ -215,7 +227,7 @@ func (h *HTTP) listen(ctx context.Context) (list []net.Listener, err error) {
 		h.shown.Store(c)
 		config = c.config()
 	}
-	places := make(chan struct{}, maxConns)
+	places := newPlaces(maxConns, cmp.Or(h.cfg.PerClient, DefaultHTTPPerClient), h.refuse)
 	for i, addr := range addresses {
 		open, err := listenTCP(addr)
 		if err != nil {
@@ -233,6 +245,15 @@ func (h *HTTP) listen(ctx context.Context) (list []net.Listener, err error) {
 		}
 	}
 	return list, nil
+}
+
+// refuse counts a connection of a client that has too many, and now and then says whose it was.
+func (h *HTTP) refuse(client netip.Prefix) {
+	h.refused.Add(1)
+	now, last := time.Now().UnixNano(), h.refusals.Load()
+	if (last == 0 || now-last >= int64(refusedEvery)) && h.refusals.CompareAndSwap(last, now) {
+		h.log.Warn("http: connections are refused: one client has as many as it may (http.per_client)", "client", client, "refused", h.refused.Load())
+	}
 }
 
 // ServeHTTP implements http.Handler.
