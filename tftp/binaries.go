@@ -2,7 +2,6 @@ package tftp
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,19 +11,16 @@ import (
 	"everboot/tftp/wire"
 )
 
-const (
-	// maxBinary bounds one iPXE binary: today's largest is 1 MiB.
-	maxBinary = 4 << 20
-	// etagDigits of the SHA-256 (64 bits) tell the few files of a site apart.
-	etagDigits = 16
-)
+// maxBinary bounds one iPXE binary: today's largest is 1 MiB.
+const maxBinary = 4 << 20
 
 // binaryExts are the forms of iPXE that a boot client loads: BIOS (.kpxe, .pxe, .lkrn), UEFI (.efi).
 var binaryExts = []string{".kpxe", ".kkpxe", ".pxe", ".lkrn", ".efi"}
 
 func newBlob(data []byte, mod time.Time) *blob {
 	sum := sha256.Sum256(data)
-	return &blob{data: data, mod: mod, digest: wire.Digest(sum[:16]), etag: `"` + hex.EncodeToString(sum[:])[:etagDigits] + `"`}
+	d := wire.Digest(sum[:])
+	return &blob{data: data, mod: mod, digest: d, etag: tagOf(d)}
 }
 
 // loadBinaries reads iPXE's binaries of one directory. Links are followed: Debian's ipxe.efi is one.

@@ -2,6 +2,7 @@ package tftp
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +47,8 @@ type Files struct {
 	view func() *site.View
 	root *os.Root
 	ipxe map[string]*blob
+
+	digests *digests
 }
 
 // NewFiles opens the operator's directory and reads iPXE's binaries (a few MB) into memory, once. A directory of iPXE that is not
@@ -57,7 +60,7 @@ func NewFiles(cfg FilesConfig, view func() *site.View) (*Files, error) {
 	if cfg.IPXE == "" {
 		cfg.IPXE = DefaultIPXE
 	}
-	f := &Files{cfg: cfg, view: view}
+	f := &Files{cfg: cfg, view: view, digests: newDigests()}
 	var err error
 	if f.ipxe, err = loadBinaries(cfg.IPXE); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -84,7 +87,8 @@ type File struct {
 	Name    string    // the cleaned name
 	Size    int64     // bytes
 	ModTime time.Time // zero for generated files
-	// ETag is a strong entity tag (RFC 9110 §8.8.3), quotes included: equal tags, equal bytes.
+	// ETag is a strong entity tag (RFC 9110 §8.8.3), quotes included: equal tags, equal bytes. Of a file on disk it says the state there, which is
+	// another on each appliance; Tag knows the content's.
 	ETag string
 	// Content reads the file. It is an *os.File or a *bytes.Reader, so that HTTP can hand the former to sendfile.
 	Content io.ReadSeeker
@@ -98,6 +102,17 @@ func (f *File) Close() error {
 		return nil
 	}
 	return f.disk.Close()
+}
+
+// Tag returns the entity tag of an open file's content, the same on every appliance. It waits for it as long as patience says; in vain, it is ETag.
+func (f *Files) Tag(ctx context.Context, file *File, patience time.Duration) string {
+	if file.disk == nil {
+		return file.ETag
+	}
+	if d, ok := f.digests.of(ctx, file.Name, file.disk, patience); ok {
+		return tagOf(d)
+	}
+	return file.ETag
 }
 
 // Open opens the file that a client asked for by a name in any of the forms that CleanName knows. The error is an fs.ErrNotExist, an

@@ -6,14 +6,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"mime"
 	"net"
 	"net/http"
 	"net/netip"
-	"path"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -190,6 +188,11 @@ func (h *HTTP) Run(ctx context.Context) error {
 		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
+	reading, endReading := context.WithCancel(ctx)
+	var reader sync.WaitGroup
+	reader.Go(func() { h.files.digests.run(reading) })
+	defer reader.Wait()
+	defer endReading()
 	served := make(chan error, len(listeners))
 	for _, l := range listeners {
 		go func() { served <- srv.Serve(l) }()
@@ -309,52 +312,6 @@ func (h *HTTP) serveScript(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store") // a proxy must not answer for another moment
 	_, _ = w.Write([]byte(script))              // the client is gone: nobody to tell
-}
-
-func (h *HTTP) serveFile(w http.ResponseWriter, r *http.Request) {
-	file, err := h.files.Open(r.URL.Path)
-	if err != nil {
-		h.notFound.Add(1)
-		h.log.Debug("http: no such file", "path", r.URL.Path, "client", r.RemoteAddr, "err", err)
-		_, _, text := wireError(err)
-		http.Error(w, text, statusOf(err))
-		return
-	}
-	defer file.Close()
-	h.served.Add(1)
-	w.Header().Set("ETag", file.ETag)
-	w.Header().Set("Content-Type", contentType(file.Name))
-	http.ServeContent(w, r, file.Name, file.ModTime, file.Content)
-	mac, err := site.ParseMAC(r.URL.Query().Get("mac"))
-	if err != nil {
-		mac = site.MAC{} // firmware asks without one
-	}
-	h.tell(r, site.Event{MAC: mac, Detail: file.Name})
-}
-
-func statusOf(err error) int {
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return http.StatusNotFound
-	case errors.Is(err, fs.ErrInvalid):
-		return http.StatusBadRequest
-	}
-	return http.StatusForbidden
-}
-
-// contentType names the type of a boot file. UEFI HTTP boot tells a program from a disk image by it (UEFI 2.10 §24.7.3.1).
-func contentType(name string) string {
-	switch path.Ext(name) {
-	case ".efi":
-		return "application/efi"
-	case ".iso":
-		return "application/vnd.efi-iso"
-	case ".img":
-		return "application/vnd.efi-img"
-	case ".ipxe", ".txt", ".cfg":
-		return mime.FormatMediaType("text/plain", map[string]string{"charset": "utf-8"})
-	}
-	return "application/octet-stream"
 }
 
 // tell sends an event about a target, which may want its MAC. Our own probes are no steps of a boot.

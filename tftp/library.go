@@ -3,7 +3,6 @@ package tftp
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -21,25 +20,11 @@ const (
 	// warmFirst bytes of a file are read before its first block is sent, and warmPiece bytes at once after that, ahead of the
 	// clients: whoever sends must never wait for a disk.
 	warmFirst, warmPiece = 256 << 10, 4 << 20
-	// smallFile is digested when it is opened, in some milliseconds; a larger one beside the transfer.
-	smallFile = 1 << 20
-	// digestPiece is read at once.
-	digestPiece = 1 << 20
-	// maxDigests bounds the memory of digests; when it is full all are forgotten.
-	maxDigests = 4096
 	// maxNetascii bounds what is converted in memory. Nobody boots a text of that size.
 	maxNetascii = 1 << 20
 )
 
 var errNetasciiSize = errors.New("too large for netascii: ask for mode octet")
-
-// stamp tells one state of a file from another.
-type stamp struct {
-	size   int64
-	mod    time.Time
-	device uint64
-	inode  uint64
-}
 
 // image is the content of a file, as all its transfers share it.
 type image struct {
@@ -70,18 +55,12 @@ type library struct {
 	queue    chan *image  // for the digester
 	digested func(*image) // called when a digest has become known
 
-	mu      sync.Mutex
-	images  map[string]*image
-	digests map[digestKey]wire.Digest
-}
-
-type digestKey struct {
-	name string
-	stamp
+	mu     sync.Mutex
+	images map[string]*image
 }
 
 func newLibrary(files *Files) *library {
-	return &library{files: files, queue: make(chan *image, 64), images: make(map[string]*image), digests: make(map[digestKey]wire.Digest)}
+	return &library{files: files, queue: make(chan *image, 64), images: make(map[string]*image)}
 }
 
 // open returns the image of a file; close it with release. It reads the disk: the owner of the transfers must not call it.
@@ -162,8 +141,8 @@ func (l *library) share(file *File) (*image, error) {
 		_ = file.Close() // the image has its own
 		return i, nil
 	}
-	digest, known := l.digests[digestKey{file.Name, key}]
 	l.mu.Unlock()
+	digest, known := l.files.digests.get(digestKey{file.Name, key})
 
 	i := &image{name: file.Name, key: file.Name, stamp: key, disk: file.disk, users: 1}
 	if err := i.load(); err != nil {
@@ -183,20 +162,6 @@ func (l *library) share(file *File) (*image, error) {
 	}
 	l.images[i.key] = i
 	return i, nil
-}
-
-func stampOf(f *os.File) (stamp, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return stamp{}, err
-	}
-	s := stamp{size: info.Size(), mod: info.ModTime()}
-	var raw unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &raw); err != nil {
-		return stamp{}, err
-	}
-	s.device, s.inode = raw.Dev, raw.Ino
-	return s, nil
 }
 
 // load maps the file. Go never touches the mapping: of a file that is cut short meanwhile the kernel cannot send a block, and says so; we
@@ -284,27 +249,12 @@ func (l *library) digester(ctx context.Context) {
 }
 
 func (l *library) digest(ctx context.Context, i *image) {
-	sum, buf := sha256.New(), make([]byte, min(digestPiece, max(i.stamp.size, 1)))
-	for at := int64(0); at < i.stamp.size; {
-		n, err := i.disk.ReadAt(buf[:min(int64(len(buf)), i.stamp.size-at)], at)
-		if n == 0 || err != nil && err != io.EOF || ctx.Err() != nil {
-			return // it was cut short, or we stop: it has no digest
-		}
-		sum.Write(buf[:n])
-		at += int64(n)
-		i.warmTo(at)
+	d, ok := digestOf(ctx, i.disk, i.stamp, i.warmTo)
+	if !ok {
+		return
 	}
-	if now, err := stampOf(i.disk); err != nil || now != i.stamp {
-		return // written to meanwhile
-	}
-	d := wire.Digest(sum.Sum(nil)[:len(wire.Digest{})])
 	i.digest.Store(&d)
-	l.mu.Lock()
-	if len(l.digests) >= maxDigests {
-		clear(l.digests)
-	}
-	l.digests[digestKey{i.name, i.stamp}] = d
-	l.mu.Unlock()
+	l.files.digests.put(digestKey{i.name, i.stamp}, d)
 	l.digested(i)
 }
 

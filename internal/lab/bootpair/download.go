@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -14,8 +15,8 @@ import (
 const downloadTimeout = 120 * time.Second
 
 // Download reads the file from the floating address with curl, which goes on with a range from where it was whenever a connection ends, and calls
-// move once half of size bytes have come; nil: nothing moves. It returns how long that took, how often curl was started, and the digest.
-func (p *Pair) Download(size int64, move func() error) (took time.Duration, starts int, sum [sha256.Size]byte, err error) {
+// move once half of size bytes have come; nil: nothing moves. args are more of curl's. It returns how long that took, how often curl was started, and the digest.
+func (p *Pair) Download(size int64, move func() error, args ...string) (took time.Duration, starts int, sum [sha256.Size]byte, err error) {
 	out, err := os.CreateTemp(p.Lab.Dir(), "download-")
 	if err != nil {
 		return 0, 0, sum, err
@@ -36,7 +37,7 @@ func (p *Pair) Download(size int64, move func() error) (took time.Duration, star
 	for starts = 1; ; starts++ {
 		var text string
 		// Connecting may meet the moment in which nobody has the address: the kernel alone would try again after a second.
-		text, err = p.Client.Run(ctx, "curl", "-sSf", "--connect-timeout", "0.2", "-C", "-", "-o", out.Name(), url)
+		text, err = p.Client.Run(ctx, append([]string{"curl", "-sSf", "--connect-timeout", "0.2", "-C", "-", "-o", out.Name(), url}, args...)...)
 		if err == nil || ctx.Err() != nil {
 			break
 		}
@@ -54,6 +55,19 @@ func (p *Pair) Download(size int64, move func() error) (took time.Duration, star
 		return took, starts, sum, err
 	}
 	return took, starts, [sha256.Size]byte(h.Sum(nil)), nil
+}
+
+// Tag returns the entity tag under which an address serves the file.
+func (p *Pair) Tag(address string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), downloadTimeout)
+	defer cancel()
+	text, err := p.Client.Run(ctx, "curl", "-sSfI", "http://"+address+"/"+FileName)
+	for line := range strings.Lines(text) {
+		if name, value, _ := strings.Cut(line, ":"); err == nil && strings.EqualFold(name, "ETag") {
+			return strings.TrimSpace(value), nil
+		}
+	}
+	return "", fmt.Errorf("asking %s for its file's entity tag: %w: %s", address, errors.Join(err, errors.New("there is none")), text)
 }
 
 // awaitSize waits until a file has so many bytes.

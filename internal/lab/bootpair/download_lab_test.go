@@ -7,17 +7,33 @@ import (
 	"time"
 
 	"everboot/internal/lab"
+	"everboot/internal/lab/bootpair"
 )
 
 // TestLabDownloadGoesOn: curl reads 200 MB over HTTP while guard and worker of the floating address's owner die. It learns of it at once, goes on
-// with a range at the other appliance, and has the right bytes.
+// with a range at the other appliance, and has the right bytes. It does so, too, where it goes on only if the file has the entity tag that the dead one gave it
+// (If-Range): the other got its copy at another time, and has not read it before.
 func TestLabDownloadGoesOn(t *testing.T) {
+	for name, validated := range map[string]bool{"range": false, "if-range": true} {
+		t.Run(name, func(t *testing.T) { downloadGoesOn(t, validated) })
+	}
+}
+
+func downloadGoesOn(t *testing.T, validated bool) {
 	lab.Need(t, "curl")
 	want := make([]byte, 200e6)
 	rand.Read(want)
 	p, _ := started(t, want, "")
 	owner, heir := together(t, p)
-	took, starts, sum, err := p.Download(int64(len(want)), func() error { p.Host[owner].KillAll(); return nil })
+	var args []string
+	if validated {
+		tag, err := p.Tag(bootpair.VIP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		args = []string{"-H", "If-Range: " + tag}
+	}
+	took, starts, sum, err := p.Download(int64(len(want)), func() error { p.Host[owner].KillAll(); return nil }, args...)
 	t.Logf("%v, curl started %d times", took.Round(time.Millisecond), starts)
 	if err != nil || sum != sha256.Sum256(want) {
 		t.Fatalf("%x, want %x: %v", sum, sha256.Sum256(want), err)
