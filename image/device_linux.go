@@ -51,6 +51,11 @@ func OpenDevice(path string) (*Device, error) {
 	case err != nil:
 		return nil, fmt.Errorf("opening the device: %w", err)
 	}
+	if !block {
+		if err := lockImage(f); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
 	d := &Device{File: f, block: block}
 	if d.Size, err = f.Seek(0, io.SeekEnd); err != nil {
 		return nil, errors.Join(fmt.Errorf("asking %s for its size: %w", path, err), f.Close())
@@ -61,6 +66,20 @@ func OpenDevice(path string) (*Device, error) {
 		}
 	}
 	return d, nil
+}
+
+// QEMU marks what it does with an image, and what others may do, by locks of single bytes from these two on (block/file-posix.c:
+// RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE), 64 each at most.
+const qemuLocks, qemuLocksLength = 100, 200
+
+// lockImage keeps the image of a disk from being opened by QEMU, until it is closed. It fails while QEMU has it.
+func lockImage(f *os.File) error {
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: qemuLocks, Len: qemuLocksLength}
+	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%s is in use by a machine of QEMU, or by another program that locks it: stop that first", f.Name())
+	}
+	return nil // a file system without such locks has no machine that takes them
 }
 
 // Reread has the kernel read the partition table again. An image has nobody to tell.

@@ -54,6 +54,7 @@ func TestPartitionOnADisk(t *testing.T) {
 		{"no answer", write + " " + path + " </dev/null", "is left as it is: the answer was not yes"},
 		{"mounted", fmt.Sprintf("d=$(losetup -f --show %s); trap 'losetup -d $d' EXIT; mkdir -p %[2]s; cp %[1]s %[2]s.img; %[3]s %[1]s --yes", path, filepath.Join(l.Dir(), "mnt"), write), "is in use as /dev/loop"},
 		{"a mounted device", fmt.Sprintf("f=%s; truncate -s 64M $f; mke2fs -q -F $f; d=$(losetup -f --show $f); trap 'umount $d || :; losetup -d $d' EXIT; mount -t tmpfs none /mnt; mkdir /mnt/m; mount $d /mnt/m; %s $d --yes", filepath.Join(l.Dir(), "fs.img"), write), "is mounted at /mnt/m: unmount it first"},
+		{"a machine that runs from it", fmt.Sprintf("qemu-system-x86_64 -S -display none -daemonize -pidfile %[1]s.pid -drive file=%[1]s,format=raw,if=virtio; trap 'kill $(cat %[1]s.pid)' EXIT; %[2]s %[1]s --yes", path, write), "is in use by a machine of QEMU"},
 		{"no right", "chmod 711 " + l.Dir() + "; setpriv --reuid 65534 --clear-groups " + write + " " + path + " --yes", "may not be written by this user: run this as root"},
 	} {
 		out, err := run("%s", c.command)
