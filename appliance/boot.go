@@ -126,7 +126,7 @@ func (w *worker) openBoot() (err error) {
 		if cfg.MediaKey, err = w.cfg.mediaKey(); err != nil {
 			return err
 		}
-		made := newMedia(cfg.MediaKey, w.builder.View, w.media.Seen)
+		made := newMedia(cfg.MediaKey, cfg.Certificate, w.builder.View, w.media.Seen)
 		cfg.Media, cfg.Renew = made.Medium, made.Renew
 		w.http, err = tftp.NewHTTP(cfg, w.files, w.builder.View, w.event, w.log.With("room", "http"))
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 
 	"everboot/image"
@@ -21,16 +22,33 @@ type media struct {
 	seen func(s tftp.MediumState, behind bool) // who has which, for the report
 }
 
-func newMedia(key string, view func() *site.View, seen func(tftp.MediumState, bool)) *media {
+// newMedia makes media that trust the authority of the certificate in the file, if it has one of its own; no file: there is no HTTPS.
+func newMedia(key, certificate string, view func() *site.View, seen func(tftp.MediumState, bool)) *media {
 	m := &media{key: key, view: view, seen: seen}
 	m.base = sync.OnceValues(func() (*image.Medium, error) {
 		loaders, err := image.FindLoaders(nil)
+		if err == nil && certificate != "" {
+			err = trust(&loaders, certificate)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("boot media cannot be made on this appliance: %w; then restart the appliance", err)
 		}
 		return image.NewMedium(image.MediumConfig{Program: m.program(site.MAC{}, ""), Loaders: loaders})
 	})
 	return m
+}
+
+func trust(loaders *image.Loaders, certificate string) error {
+	chain, err := os.ReadFile(certificate)
+	if err != nil {
+		return err
+	}
+	if ca := image.Authority(chain); ca != nil {
+		if err := loaders.Trust(ca); err != nil {
+			return fmt.Errorf("the authority in %s: %w", certificate, err)
+		}
+	}
+	return nil
 }
 
 // program is what a medium does. It names the login servers of now, or those that the media of its device or collection shall have; what it asks answers

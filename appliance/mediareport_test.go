@@ -26,7 +26,7 @@ func TestMediaFollowTheSite(t *testing.T) {
 	for n := range byte(3) {
 		v.Devices[mac(n)] = site.Device{MAC: mac(n), Name: fmt.Sprintf("t%d", n), Collection: "lab"}
 	}
-	m := newMedia("a-key-of-our-own", func() *site.View { return v }, here.Seen)
+	m := newMedia("a-key-of-our-own", "", func() *site.View { return v }, here.Seen)
 	report := func() string {
 		t.Helper()
 		var s strings.Builder

@@ -14,6 +14,25 @@ var ipxeRoot = []byte{
 	0x89, 0x5d, 0x66, 0xd1, 0xff, 0x3b, 0xee, 0x63, 0x97, 0xa7, 0x0d, 0x29, 0xc6, 0x5e, 0xed, 0x1a,
 }
 
+// Authority returns the certificate of the authority in what a server of HTTPS shows, in PEM: the last of the chain, if it is one that has signed itself. It is
+// nil if there is none, as behind a certificate that the world's authorities have signed.
+func Authority(chain []byte) []byte {
+	var last *pem.Block
+	for block, rest := pem.Decode(chain); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			last = block
+		}
+	}
+	if last == nil {
+		return nil
+	}
+	cert, err := x509.ParseCertificate(last.Bytes)
+	if err != nil || !cert.IsCA || cert.CheckSignatureFrom(cert) != nil {
+		return nil
+	}
+	return pem.EncodeToMemory(last)
+}
+
 // Trust has iPXE for UEFI trust the authority of a certificate in PEM, and no other. Its server must send that certificate too. iPXE for BIOS is packed, and stays as it is.
 func (l *Loaders) Trust(text []byte) error {
 	block, _ := pem.Decode(text)
