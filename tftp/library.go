@@ -39,6 +39,8 @@ type image struct {
 	stamp stamp
 	disk  *os.File // nil: in memory; a netascii image has none
 	users int      // guarded by the library
+	// queued tells that the digester reads it, has read it, or will. Guarded by the library.
+	queued bool
 }
 
 // Digest returns the digest, or the zero one while it is not known.
@@ -208,7 +210,7 @@ func (i *image) warmTo(n int64) {
 }
 
 // readAhead computes the digest now if that takes no time, else lets the digester do it, which reads the file ahead of the clients, too, when
-// its digest is known. When too many wait, nobody does: then a transfer of a file that is not known is not told to other appliances.
+// its digest is known. When too many wait, its turn comes later (readAgain): until then a transfer of a file that is not known is not told to other appliances.
 func (l *library) readAhead(i *image) {
 	if i.stamp.size <= smallFile {
 		if !i.Digest().Known() {
@@ -216,11 +218,29 @@ func (l *library) readAhead(i *image) {
 		}
 		return
 	}
-	i.users++
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queueUp(i)
+}
+
+// queueUp has the digester read an image, if there is room. The lock is held.
+func (l *library) queueUp(i *image) {
 	select {
 	case l.queue <- i:
+		i.users++
+		i.queued = true
 	default:
-		i.users--
+	}
+}
+
+// readAgain has the digester read what it had no room for. What it read in vain was cut short, or written to: no other copy is known to be the same.
+func (l *library) readAgain() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, i := range l.images {
+		if i.disk != nil && !i.queued && i.stamp.size > smallFile {
+			l.queueUp(i)
+		}
 	}
 }
 
@@ -249,12 +269,15 @@ func (l *library) digester(ctx context.Context) {
 }
 
 func (l *library) digest(ctx context.Context, i *image) {
-	d, ok := digestOf(ctx, i.disk, i.stamp, i.warmTo)
+	key := digestKey{i.name, i.stamp}
+	d, ok := l.files.digests.get(key) // HTTP may have been faster
 	if !ok {
-		return
+		if d, ok = digestOf(ctx, i.disk, i.stamp, i.warmTo); !ok {
+			return
+		}
+		l.files.digests.put(key, d)
 	}
 	i.digest.Store(&d)
-	l.files.digests.put(digestKey{i.name, i.stamp}, d)
 	l.digested(i)
 }
 

@@ -1,6 +1,7 @@
 package tftp
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -141,5 +142,43 @@ func TestTakeOverWaitsForTheOpeners(t *testing.T) {
 	o.owns(map[[16]byte]bool{record.Server.As16(): true})
 	if work(); s.missing || s.image == nil && !s.taken {
 		t.Errorf("the file has come, and nobody looked: %+v", s)
+	}
+}
+
+// TestFilesThatFoundNoReader: transfers of more large files at once than wait for the digester can be handed over, too, when it has come to them.
+func TestFilesThatFoundNoReader(t *testing.T) {
+	o, root := idleOwner(t)
+	if err := os.WriteFile(filepath.Join(root, "file"), make([]byte, 2*smallFile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	other := inMemory("other", nil, wire.Digest{1})
+	for len(o.lib.queue) < cap(o.lib.queue) {
+		o.lib.queue <- other
+	}
+	i, err := o.lib.open("file", wire.Octet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func() {
+		for len(o.lib.queue) > 0 {
+			if next := <-o.lib.queue; next != other {
+				o.lib.digest(context.Background(), next)
+				o.lib.release(next)
+			}
+		}
+	}
+	if read(); i.Digest().Known() {
+		t.Fatal("it was read, though there was no room")
+	}
+	o.forget()
+	if read(); !i.Digest().Known() {
+		t.Error("nobody reads it: its transfers cannot be handed over")
+	}
+	if o.forget(); len(o.lib.queue) != 0 {
+		t.Error("it is read again")
+	}
+	o.lib.release(i)
+	if len(o.lib.images) != 0 {
+		t.Errorf("%d files are kept open for nobody", len(o.lib.images))
 	}
 }

@@ -216,11 +216,12 @@ func (o *owner) digested(i *image) {
 	}
 }
 
-// forget forgets peers' transfers of which nothing is heard.
+// forget forgets peers' transfers of which nothing is heard, and looks after files that nobody has read.
 func (o *owner) forget() {
 	if o.hand.round%shareWhole != 0 {
 		return
 	}
+	o.lib.readAgain()
 	for _, s := range o.hand.byKey {
 		if o.now-s.heard > forget {
 			o.unshadow(s)
