@@ -68,6 +68,17 @@ func (c *StreamerConfig) withAddresses(ctx context.Context, log *slog.Logger, se
 	if err != nil {
 		return err
 	}
+	return serveAt(ctx, routers, serve)
+}
+
+// homeRouter is what serving at floating addresses needs of a *vip.Router.
+type homeRouter interface {
+	Run(ctx context.Context) error
+	Changes() <-chan vip.Transition
+}
+
+// serveAt runs serve while the routers have their addresses. A router that fails ends all of it: what would serve on announces an address that is not here.
+func serveAt[R homeRouter](ctx context.Context, routers []R, serve func(context.Context) error) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx)) // the addresses go when nothing serves there any more
 	defer end()
 	group, life := errgroup.WithContext(life)
@@ -76,6 +87,9 @@ func (c *StreamerConfig) withAddresses(ctx context.Context, log *slog.Logger, se
 	}
 	group.Go(func() error {
 		defer end()
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		defer context.AfterFunc(life, stop)()
 		for _, r := range routers {
 			if err := comeHome(ctx, r); err != nil {
 				return err
@@ -87,7 +101,7 @@ func (c *StreamerConfig) withAddresses(ctx context.Context, log *slog.Logger, se
 }
 
 // comeHome waits until a router has its address. It returns nil also when ctx ends.
-func comeHome(ctx context.Context, r *vip.Router) error {
+func comeHome(ctx context.Context, r homeRouter) error {
 	late := time.After(homeTime)
 	for {
 		select {
