@@ -310,33 +310,42 @@ func (b *leasebook) away() (list []netip.Addr) {
 	return list
 }
 
-// look reads what peers wrote that are out of contact. That one wrote since we looked last says that it lives.
+// look reads what peers wrote that are out of contact, also of those behind one whose word cannot be had.
 func (b *leasebook) look(ctx context.Context) error {
 	away := b.away()
 	maps.DeleteFunc(b.beats, func(a netip.Addr, _ uint64) bool { return !slices.Contains(away, a) })
+	var errs []error
 	for _, node := range away {
-		var beat uint64
-		if err := b.within(ctx, func(ctx context.Context) (err error) {
-			beat, err = b.pages.Beats(ctx, node)
-			return err
-		}); err != nil {
-			return err
+		if err := b.lookAt(ctx, node); err != nil {
+			errs = append(errs, fmt.Errorf("peer %s: %w", node, err))
 		}
-		before, known := b.beats[node]
-		if known && beat == before {
-			continue
-		}
-		pages, err := b.readPages(ctx, node, known)
-		if err != nil {
-			return err
-		}
-		if known && len(pages) == 0 { // it lives, and has given nothing
-			if err := b.server.Learn(ctx, node, true, nil); err != nil {
-				return err
-			}
-		}
-		b.beats[node] = beat
 	}
+	return errors.Join(errs...)
+}
+
+// lookAt reads what a peer wrote. That it wrote since we looked last says that it lives.
+func (b *leasebook) lookAt(ctx context.Context, node netip.Addr) error {
+	var beat uint64
+	if err := b.within(ctx, func(ctx context.Context) (err error) {
+		beat, err = b.pages.Beats(ctx, node)
+		return err
+	}); err != nil {
+		return err
+	}
+	before, known := b.beats[node]
+	if known && beat == before {
+		return nil
+	}
+	pages, err := b.readPages(ctx, node, known)
+	if err != nil {
+		return err
+	}
+	if known && len(pages) == 0 { // it lives, and has given nothing
+		if err := b.server.Learn(ctx, node, true, nil); err != nil {
+			return err
+		}
+	}
+	b.beats[node] = beat
 	return nil
 }
 

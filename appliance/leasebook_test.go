@@ -20,6 +20,7 @@ import (
 type shelf struct {
 	mu    sync.Mutex
 	away  bool
+	torn  netip.Addr // the node whose pages cannot be read
 	pages map[netip.Addr]map[string][]byte
 	beats map[netip.Addr]uint64
 	puts  int
@@ -83,6 +84,9 @@ func (s *shelf) PutPage(_ context.Context, node netip.Addr, page string, value [
 }
 
 func (s *shelf) Pages(_ context.Context, node netip.Addr) (pages map[string][]byte, err error) {
+	if node == s.torn {
+		return nil, errAway
+	}
 	err = s.do(func() { pages = maps.Clone(s.pages[node]) })
 	return pages, err
 }
@@ -139,6 +143,7 @@ func (k *bookkeeper) alive(peer netip.Addr) int {
 var (
 	bookA = netip.MustParseAddr("198.18.0.2")
 	bookB = netip.MustParseAddr("198.18.0.3")
+	bookC = netip.MustParseAddr("198.18.0.4")
 )
 
 // bookNode is a node with its leasebook.
@@ -282,6 +287,27 @@ func TestAPeerThatWritesIsSeen(t *testing.T) {
 		}
 		b.stop()
 	})
+}
+
+// TestAPeerBehindOneThatCannotBeReadIsSeen: of two that are out of contact the registry says nothing of one, and the other is not taken for gone.
+func TestAPeerBehindOneThatCannotBeReadIsSeen(t *testing.T) {
+	s := newShelf()
+	s.torn = bookB
+	n := startBook(t, s, bookA, bookB, pair.InTouch)
+	n.stop()
+	n.peers = append(n.peers, bookC)
+	n.server.peers = []pair.Peer{{Address: bookB, State: pair.Away}, {Address: bookC, State: pair.Away}}
+	for range 3 {
+		if s.Beat(t.Context(), bookB, time.Now()) != nil || s.Beat(t.Context(), bookC, time.Now()) != nil {
+			t.Fatal("the shelf is away")
+		}
+		if err := n.look(t.Context()); !errors.Is(err, errAway) {
+			t.Error(err)
+		}
+	}
+	if n.server.alive(bookB) != 0 || n.server.alive(bookC) != 2 {
+		t.Errorf("seen alive %d and %d times", n.server.alive(bookB), n.server.alive(bookC))
+	}
 }
 
 // TestABadPageIsLeftOut: the others count.
