@@ -61,6 +61,25 @@ func CheckObject(kind Kind, key string, value []byte) error {
 		}
 		return CheckName("streamer", key)
 	}
+	return CheckKey(kind, key)
+}
+
+// CheckKey returns an error for a kind that there is not, and for a key that no object of its kind can have: to take that one away would seem to succeed.
+func CheckKey(kind Kind, key string) error {
+	switch kind {
+	case KindDevice:
+		mac, err := ParseMAC(key)
+		if err == nil && mac.String() != key {
+			err = fmt.Errorf("device %s: its key is %s; use the MAC in lower case with colons", mac, key)
+		}
+		return err
+	case KindCollection:
+		return CheckName("collection", key)
+	case KindVDisk:
+		return CheckName("vDisk", key)
+	case KindStreamerState:
+		return CheckName("streamer", key)
+	}
 	return fmt.Errorf("kind %q: use devices, collections, vdisks or streamer-states", kind)
 }
 

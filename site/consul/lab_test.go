@@ -51,6 +51,9 @@ func TestConsulObjectsAndStreamers(t *testing.T) {
 		if err := w.Delete(t.Context(), "leases", "x"); err == nil {
 			t.Error("a kind that is none was deleted")
 		}
+		if err := w.Delete(t.Context(), site.KindDevice, "52-54-00-00-00-0A"); err == nil {
+			t.Error("a device was deleted by a key that it has not")
+		}
 	})
 
 	t.Run("malformed keys are left out", func(t *testing.T) {

@@ -200,10 +200,8 @@ func (r *Registry) write(ctx context.Context, kind site.Kind, key string, value 
 
 // Delete takes an object away; that it is not there is no error. To delete the state that is wanted of a streamer is to want it active.
 func (r *Registry) Delete(ctx context.Context, kind site.Kind, key string) error {
-	switch kind {
-	case site.KindDevice, site.KindCollection, site.KindVDisk, site.KindStreamerState:
-	default:
-		return site.CheckObject(kind, key, nil) // says which kinds there are
+	if err := site.CheckKey(kind, key); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()

@@ -113,8 +113,16 @@ func TestBadObjectsAreRefused(t *testing.T) {
 			t.Errorf("put of %s %s = %s was taken", o.kind, o.key, o.value)
 		}
 	}
-	if err := r.Delete(t.Context(), "leases", "x"); err == nil {
-		t.Error("a kind that is none can be deleted")
+	for _, o := range []struct {
+		kind site.Kind
+		key  string
+	}{
+		{"leases", "x"}, {site.KindDevice, strings.ReplaceAll(mac1, ":", "-")}, {site.KindDevice, "52:54:00:00:00:0B"}, {site.KindDevice, "t1"}, {site.KindCollection, "Lab"},
+		{site.KindVDisk, ""}, {site.KindStreamerState, "s 1"},
+	} {
+		if err := r.Delete(t.Context(), o.kind, o.key); err == nil {
+			t.Errorf("%s %q, which is none, can be deleted", o.kind, o.key)
+		}
 	}
 }
 

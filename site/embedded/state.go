@@ -109,6 +109,9 @@ func (s *state) add(kind site.Kind, key string, value []byte) error {
 }
 
 func (s *state) remove(now time.Time, kind site.Kind, key string) error {
+	if err := site.CheckKey(kind, key); err != nil {
+		return err
+	}
 	if err := s.fixed.refuse(kind, key); err != nil {
 		return err
 	}
@@ -125,8 +128,6 @@ func (s *state) remove(now time.Time, kind site.Kind, key string) error {
 		if _, there = o.Wishes[key]; there {
 			o.Wishes = with(o.Wishes, key, s.say(now, key, site.Active))
 		}
-	default:
-		return site.CheckObject(kind, key, nil) // says which kinds there are
 	}
 	if there {
 		s.changed(now, o, kind, key, true)
