@@ -141,7 +141,9 @@ func (e entry) device() (d site.Device, err error) {
 	if d.Address6, err = netip.ParseAddr(e.ip6); e.ip6 != "" && (err != nil || !d.Address6.Is6() || high64(d.Address6) == 0) {
 		return d, fmt.Errorf("address %q: use a whole IPv6 address", e.ip6)
 	}
-	d.Name = e.name
+	if made := madeName(d.MAC); e.name != made && e.name != made+six {
+		d.Name = e.name
+	}
 	return d, d.Check()
 }
 

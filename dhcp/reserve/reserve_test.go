@@ -21,10 +21,20 @@ var clients = []site.Device{
 	{MAC: site.MAC{0x52, 0x54, 0, 0, 0, 2}, Name: "t2", Address: netip.MustParseAddr("198.18.0.52"), ClientID: "\x01RT\x00\x00\x00\x02"},
 }
 
+// nameless are devices without a name, and one whose name could be that of another's host.
+var nameless = []site.Device{
+	{MAC: site.MAC{0x52, 0x54, 0, 0, 0, 1}, Address: netip.MustParseAddr("198.18.0.51"), Address6: netip.MustParseAddr("2001:db8::51")},
+	{MAC: site.MAC{0x52, 0x54, 0, 0, 0, 2}, Name: "host-525400000003", Address: netip.MustParseAddr("198.18.0.52")},
+	{MAC: site.MAC{0x52, 0x54, 0, 0, 0, 4}, Address6: netip.MustParseAddr("2001:db8::54")},
+}
+
 func TestReadBackWhatIsWritten(t *testing.T) {
 	for _, f := range Formats {
 		if got, _, err := Parse(f, "file", Write(f, clients)); err != nil || !reflect.DeepEqual(got, clients) {
 			t.Errorf("%s, with client identifiers: %v, %v\n%s", f, got, err, Write(f, clients))
+		}
+		if got, _, err := Parse(f, "file", Write(f, nameless)); err != nil || !reflect.DeepEqual(got, nameless) {
+			t.Errorf("%s, without names: %v, %v\n%s", f, got, err, Write(f, nameless))
 		}
 		text := Write(f, append(devices, site.Device{MAC: site.MAC{2}, Name: "without an address"}))
 		got, _, err := Parse(f, "file", text)

@@ -2,6 +2,7 @@ package reserve
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -26,7 +27,7 @@ func Write(f Format, devices []site.Device) []byte {
 			host := name(d)
 			if d.Address.IsValid() {
 				fmt.Fprintf(&b, "host %s {\n  hardware ethernet %s;\n%s  fixed-address %s;\n}\n", host, d.MAC, client, d.Address)
-				host += "-v6" // dhcpd takes one address a host
+				host += six // dhcpd takes one address a host
 			}
 			if d.Address6.IsValid() {
 				fmt.Fprintf(&b, "host %s {\n  hardware ethernet %s;\n  fixed-address6 %s;\n}\n", host, d.MAC, d.Address6)
@@ -119,9 +120,10 @@ func written(a netip.Addr) string {
 }
 
 // name is what a host is called where it must have a name.
-func name(d site.Device) string {
-	if d.Name != "" {
-		return d.Name
-	}
-	return "host-" + strings.ReplaceAll(d.MAC.String(), ":", "")
-}
+func name(d site.Device) string { return cmp.Or(d.Name, madeName(d.MAC)) }
+
+// six ends the name of a host that has the IPv6 address of another one's device.
+const six = "-v6"
+
+// madeName is the name of a host whose device has none; who reads it takes it for none.
+func madeName(mac site.MAC) string { return "host-" + strings.ReplaceAll(mac.String(), ":", "") }
