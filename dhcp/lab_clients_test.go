@@ -32,6 +32,12 @@ func TestLabProxyClients(t *testing.T) {
 	}
 }
 
+// dhcpcd is a command with folders of its own for what it would leave on the host: a run that is killed leaves a file that keeps the next from starting.
+func dhcpcd(args ...string) []string {
+	const own = `mount -t tmpfs none /run; mount -t tmpfs none /var/lib; mkdir /run/dhcpcd /var/lib/dhcpcd; exec dhcpcd "$@"`
+	return append([]string{"unshare", "-m", "sh", "-ec", own, "dhcpcd"}, args...)
+}
+
 // clients has each client on c take a lease that fits a pattern; udhcpc, dhclient and dhcpcd.
 func (n *network) clients(pattern string) {
 	t := n.t
@@ -40,7 +46,7 @@ func (n *network) clients(pattern string) {
 	dir := n.lab.Dir()
 	for name, argv := range map[string][]string{
 		"dhclient": {"dhclient", "-4", "-d", "-1", "-v", "-sf", "/bin/true", "-lf", filepath.Join(dir, "dhclient.leases"), "-pf", filepath.Join(dir, "dhclient.pid"), "eth0"},
-		"dhcpcd":   {"dhcpcd", "-4", "-1", "-B", "-A", "-d", "-f", "/dev/null", "-c", "/bin/true", "-t", "15", "eth0"},
+		"dhcpcd":   dhcpcd("-4", "-1", "-B", "-A", "-d", "-f", "/dev/null", "-c", "/bin/true", "-t", "15", "eth0"),
 	} {
 		p := n.c.Start(name, argv...)
 		want := `(bound to|leased) ` + pattern

@@ -67,7 +67,7 @@ func TestLabMachines(t *testing.T) {
 }
 
 // TestLabAdvertisementsSaveTime: iPXE waits for a router advertisement before it goes on, and gives up after many seconds. From power-on to
-// the bootstrap a machine takes less than a third of the time where we advertise; the log says how long each takes.
+// the bootstrap a machine need not wait for an advertisement where we advertise; the log says how long each takes.
 func TestLabAdvertisementsSaveTime(t *testing.T) {
 	took := make(map[bool]time.Duration)
 	for _, ra := range []bool{false, true} {
@@ -92,7 +92,7 @@ func TestLabAdvertisementsSaveTime(t *testing.T) {
 			n.clean()
 		})
 	}
-	if took[true]*3 > took[false] {
+	if saved := took[false] - took[true]; len(took) == 2 && saved < 8*time.Second { // of 13 s; what a busy machine adds, it adds to both
 		t.Errorf("%s with advertisements, %s without them", took[true], took[false])
 	}
 }

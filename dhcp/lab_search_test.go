@@ -53,7 +53,7 @@ func otherServersAreNamed(t *testing.T, proxy bool) {
 	}
 	if err := lab.Eventually(20*time.Second, "the question is repeated", func() error {
 		asked, err := n.lan.Decoded("dhcp.option.dhcp == 1", "dhcp.secs")
-		if err == nil && !slices.Equal(asked, []string{"0", "10"}) {
+		if err == nil && !slices.Equal(asked[:min(len(asked), 2)], []string{"0", "10"}) { // the next search may have begun
 			err = fmt.Errorf("asked %q", asked)
 		}
 		return err

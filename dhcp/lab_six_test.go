@@ -46,7 +46,7 @@ func TestLabClients6(t *testing.T) {
 		want string
 	}{
 		"dhclient": {[]string{"dhclient", "-6", "-d", "-1", "-v", "-sf", "/bin/true", "-lf", filepath.Join(dir, "dhclient6.leases"), "-pf", filepath.Join(dir, "dhclient6.pid"), "eth0"}, `IAADDR (2001:db8::1:[0-9a-f]+)`},
-		"dhcpcd":   {[]string{"dhcpcd", "-6", "-1", "-B", "-d", "-f", conf, "-c", "/bin/true", "-t", "15", "eth0"}, `adding address (2001:db8::1:[0-9a-f]+)/`},
+		"dhcpcd":   {dhcpcd("-6", "-1", "-B", "-d", "-f", conf, "-c", "/bin/true", "-t", "15", "eth0"), `adding address (2001:db8::1:[0-9a-f]+)/`},
 	} {
 		h := n.lab.Host(name) // each its own: they leave helpers behind that keep the port
 		h.Join(n.lan)
@@ -59,7 +59,7 @@ func TestLabClients6(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	// Solicit, request, renew and release of 50 clients, and information-requests.
-	out, err := n.c.Run(ctx, "perfdhcp", "-6", "-r", "100", "-f", "20", "-F", "20", "-R", "50", "-p", "3", "-W", "500000", "-l", "eth0", "ff02::1:2")
+	out, err := n.c.Run(ctx, "perfdhcp", "-6", "-r", "100", "-f", "20", "-F", "20", "-R", "50", "-p", "3", "-W", "5000000", "-l", "eth0", "ff02::1:2")
 	drops := regexp.MustCompile(`drops: (\d+)`).FindAllStringSubmatch(out, -1)
 	if len(drops) < 2 {
 		t.Fatalf("perfdhcp: %v: %s", err, out)

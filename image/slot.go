@@ -20,7 +20,7 @@ import (
 // iPXE looks for a label from the first line on, so the labels of each bank have its name behind theirs.
 const (
 	slotSize = 16 << 10
-	bankSize = 15 * sectorSize // room for some 200 login servers
+	bankSize = 15 * sectorSize // room for some 170 login servers
 	// RenewalSize is the size of a renewal in bytes: a head and a bank.
 	RenewalSize = sectorSize + bankSize
 	// slotMark is the second line of a slot. It is how the slots of a medium are found again.

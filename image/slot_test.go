@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+
+	"everboot/site"
 )
 
 // runs returns what iPXE would echo of a slot: it begins in the first line, and looks for labels from there. It stops at the second echo, as the programs of these
@@ -157,9 +161,18 @@ func TestProgramThatDoesNotFitIsRefused(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	many := strings.Repeat("set s100 198.18.100.100:8080\n", 200)
-	if _, err := (Program{Script: scriptIs + many}).slot(); err != nil {
-		t.Errorf("two hundred login servers: %v", err)
+	b := site.Bootstrap{
+		Version: 999_999, Site: "berlin", Key: strings.Repeat("k", 64), Collection: strings.Repeat("c", 63), MAC: site.MAC{2}, VLAN: 4094,
+		Address: netip.MustParsePrefix("198.18.100.100/24"), Gateway: netip.MustParseAddr("198.18.100.254"), DNS: netip.MustParseAddr("198.18.100.254"),
+	}
+	for name, hosts := range map[string][]string{
+		"many login servers":                       slices.Repeat([]string{"198.18.100.100:8080"}, 150),
+		"as many with names as a rollout may have": slices.Repeat([]string{"https://" + strings.Repeat("n", 56)}, 32),
+	} {
+		b.Hosts = hosts
+		if _, err := (Program{Script: b.Script(), About: b.About()}).slot(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -16,15 +16,15 @@ func TestDeadStreamerClosesSessionAtOnce(t *testing.T) {
 	f.add("s2")
 	kill1()
 	start := time.Now()
-	_, err := s.ReadBlocks(t.Context(), 0, 1)
-	if err == nil || time.Since(start) > 100*time.Millisecond {
+	_, err := s.ReadBlocks(t.Context(), 0, 1) // by its silence alone it would take longer than 350 ms
+	if err == nil || time.Since(start) > 300*time.Millisecond {
 		t.Errorf("error %v after %v, want one at once", err, time.Since(start))
 	}
 	again, name := f.mustLogin(t1) // the view still says that s1 is up
 	if name != "s2" {
 		t.Errorf("served by %s", name)
 	}
-	if took := time.Since(start); took > 200*time.Millisecond {
+	if took := time.Since(start); took > time.Second {
 		t.Errorf("back after %v", took)
 	}
 	if _, err := again.ReadBlocks(t.Context(), 0, 1); err != nil {

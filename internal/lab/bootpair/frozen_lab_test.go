@@ -19,9 +19,18 @@ func TestLabFrozenWorker(t *testing.T) {
 	if err := p.SignalWorker(owner, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Second)
+	// isOwner waits until a node is the only owner, and looks whether it stays that.
 	isOwner := func(name string, during time.Duration) {
 		t.Helper()
+		if err := lab.Eventually(10*time.Second, name+" owns the address alone", func() error {
+			now, err := p.Owner()
+			if err == nil && now != name {
+				err = fmt.Errorf("%q does", now)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
 		for end := time.Now().Add(during); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 			if now, err := p.Owner(); err != nil || now != name {
 				t.Fatalf("the owner is %q, want %s: %v", now, name, err)

@@ -36,6 +36,13 @@ func dracutDisk(t *testing.T) func(context.Context, string, func(string)) (strin
 		if err != nil {
 			return "", err
 		}
+		left, err := filepath.Glob(filepath.Join(cache, ".dracut-*")) // by a run that was killed
+		if err != nil {
+			return "", err
+		}
+		for _, dir := range left {
+			os.RemoveAll(dir)
+		}
 		dir, err := os.MkdirTemp(cache, ".dracut-")
 		if err != nil {
 			return "", err
