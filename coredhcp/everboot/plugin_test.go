@@ -1,9 +1,9 @@
 package everboot
 
 import (
-	"encoding/json"
+	"context"
+	"log/slog"
 	"net"
-	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"everboot/appliance/web"
 	"everboot/site"
 )
 
@@ -46,17 +47,37 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-// api is an appliance's API that offers what it is told to.
-func api(t *testing.T, token string, offer site.Offer, reason site.Reason) *httptest.Server {
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/api/v1/offer" || r.Header.Get("Authorization") != "Bearer "+token {
-			w.WriteHeader(http.StatusUnauthorized)
-			return
+// appliance is what the plugin asks: it answers what it is told to, if it understands for whom.
+type appliance struct {
+	web.Backend
+	web.BootOffer
+}
+
+func (a appliance) Offer(q site.BootRequest) web.BootOffer {
+	if q != (site.BootRequest{MAC: site.MAC{0x52, 0x54, 0, 0, 0, 1}, Client: site.ClientPXE, Arch: site.ArchX64}) {
+		return web.BootOffer{Reason: site.UnknownDevice}
+	}
+	return a.BootOffer
+}
+
+// api is an appliance's API that offers what it is told to, and returns its URL.
+func api(t *testing.T, token string, offer site.Offer, reason site.Reason) string {
+	t.Helper()
+	s, err := web.NewServer(web.Config{Listen: "127.0.0.1:0", Token: token}, appliance{BootOffer: web.BootOffer{Offer: offer, Reason: reason}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	<-s.Ready()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"offer": offer, "reason": reason})
-	}))
-	t.Cleanup(s.Close)
-	return s
+	})
+	return "http://" + s.Addr().String()
 }
 
 var offered = site.Offer{Server: netip.MustParseAddr("198.18.0.10"), File: site.FileX64}
@@ -96,11 +117,11 @@ func TestOffer(t *testing.T) {
 		class, url, second string
 		boots              bool
 	}{
-		"healthy":          {pxe, good.URL, dead.URL, true},
-		"the second lives": {pxe, dead.URL, good.URL, true},
+		"healthy":          {pxe, good, dead.URL, true},
+		"the second lives": {pxe, dead.URL, good, true},
 		"nobody to ask":    {pxe, dead.URL, dead.URL, false},
-		"no streamer":      {pxe, sick.URL, dead.URL, false},
-		"does not boot":    {"udhcp 1.35", good.URL, good.URL, false},
+		"no streamer":      {pxe, sick, dead.URL, false},
+		"does not boot":    {"udhcp 1.35", good, good, false},
 	} {
 		p := answer(t, c.class, c.url, c.second, "token=file:"+token)
 		file, server, class := p.BootFileNameOption(), p.TFTPServerName(), p.ClassIdentifier()
@@ -109,7 +130,7 @@ func TestOffer(t *testing.T) {
 			t.Errorf("%s: %v", name, p.Summary())
 		}
 	}
-	if p := answer(t, pxe, good.URL); p.BootFileNameOption() != "" {
+	if p := answer(t, pxe, good); p.BootFileNameOption() != "" {
 		t.Error("an API that refuses us is believed")
 	}
 }

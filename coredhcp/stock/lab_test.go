@@ -1,9 +1,8 @@
 package main
 
 import (
-	"encoding/json"
-	"net"
-	"net/http"
+	"context"
+	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"everboot/appliance/web"
 	"everboot/internal/lab"
 	"everboot/site"
 )
@@ -81,22 +81,35 @@ func TestLabUdhcpc(t *testing.T) {
 	}
 }
 
-// serve is the part of an appliance's API that the plugin asks.
+// appliance is what the plugin asks.
+type appliance struct {
+	web.Backend
+	down *atomic.Bool
+}
+
+func (a appliance) Offer(site.BootRequest) web.BootOffer {
+	if a.down.Load() {
+		return web.BootOffer{Reason: site.NoHealthyStreamer}
+	}
+	return web.BootOffer{Offer: site.Offer{Server: netip.MustParseAddr("198.18.0.10"), File: site.FileX64}, Reason: site.Offered}
+}
+
+// serve runs an appliance's API on a host.
 func serve(t *testing.T, h *lab.Host, down *atomic.Bool) {
-	var listener net.Listener
+	var s *web.Server
 	if err := h.Do(func() (err error) {
-		listener, err = net.Listen("tcp", "198.18.0.2:8667")
+		s, err = web.NewServer(web.Config{Listen: "198.18.0.2:8667"}, appliance{down: down}, slog.New(slog.DiscardHandler))
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		offer, reason := site.Offer{Server: netip.MustParseAddr("198.18.0.10"), File: site.FileX64}, site.Offered
-		if down.Load() {
-			offer, reason = site.Offer{}, site.NoHealthyStreamer
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"offer": offer, "reason": reason})
-	})}
-	go server.Serve(listener)
-	t.Cleanup(func() { server.Close() })
+	})
 }
