@@ -234,20 +234,17 @@ func (w *worker) macAt(addr netip.Addr) site.MAC {
 
 // Put implements web.Backend. The registry checks the object.
 func (w *worker) Put(ctx context.Context, kind site.Kind, key string, value []byte) error {
-	err := w.registry.Put(ctx, kind, key, value)
-	if err == nil {
-		awaitShown(ctx, w.builder.said.Load, kind, key, value)
-	}
-	return err
+	return w.registry.Put(ctx, kind, key, value)
 }
 
 // Delete implements web.Backend.
 func (w *worker) Delete(ctx context.Context, kind site.Kind, key string) error {
-	err := w.registry.Delete(ctx, kind, key)
-	if err == nil {
-		awaitShown(ctx, w.builder.said.Load, kind, key, nil)
-	}
-	return err
+	return w.registry.Delete(ctx, kind, key)
+}
+
+// AwaitShown implements web.Backend.
+func (w *worker) AwaitShown(ctx context.Context, kind site.Kind, key string, value []byte) {
+	awaitShown(ctx, w.builder.said.Load, kind, key, value)
 }
 
 // checks returns the appliance's own probes by name.

@@ -12,7 +12,7 @@ import (
 
 const (
 	// shownTime is how long one who writes an object is kept until the registry has told it to the site view. Who then reads it, changes a field and writes
-	// it back loses no field of a moment ago: Consul tells of a change up to 100 ms later.
+	// it back loses no field of a moment ago: Consul tells of a change up to 200 ms later.
 	shownTime = time.Second
 	shownPace = 10 * time.Millisecond
 )

@@ -24,6 +24,9 @@ type Client struct {
 	Token string
 	// Dial opens connections; nil: a net.Dialer. The lab dials from another network namespace.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// More says that the next object of the kind is written at once: the appliance need not wait until its view shows this one. Without it a thousand
+	// objects in Consul take minutes.
+	More bool
 }
 
 const (
@@ -72,12 +75,12 @@ func (c Client) Put(ctx context.Context, kind site.Kind, key string, value any) 
 	if err != nil {
 		return fmt.Errorf("encoding %s %s: %w", kind, key, err)
 	}
-	return c.do(ctx, http.MethodPut, objectPath(kind, key), body, nil)
+	return c.do(ctx, http.MethodPut, c.objectPath(kind, key), body, nil)
 }
 
 // Delete removes an object from the registry.
 func (c Client) Delete(ctx context.Context, kind site.Kind, key string) error {
-	return c.do(ctx, http.MethodDelete, objectPath(kind, key), nil, nil)
+	return c.do(ctx, http.MethodDelete, c.objectPath(kind, key), nil, nil)
 }
 
 // ReleaseVIP makes the appliance hand the floating addresses over to another one, and returns when that one has them.
@@ -85,8 +88,12 @@ func (c Client) ReleaseVIP(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/api/v1/vip/release", nil, nil)
 }
 
-func objectPath(kind site.Kind, key string) string {
-	return "/api/v1/" + url.PathEscape(string(kind)) + "/" + url.PathEscape(key)
+func (c Client) objectPath(kind site.Kind, key string) string {
+	path := "/api/v1/" + url.PathEscape(string(kind)) + "/" + url.PathEscape(key)
+	if c.More {
+		path += "?" + moreComes
+	}
+	return path
 }
 
 func (c Client) do(ctx context.Context, method, path string, body []byte, into any) error {

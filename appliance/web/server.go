@@ -29,6 +29,8 @@ type Backend interface {
 	ReleaseLease(ctx context.Context, addr netip.Addr) error
 	Put(ctx context.Context, kind site.Kind, key string, value []byte) error
 	Delete(ctx context.Context, kind site.Kind, key string) error
+	// AwaitShown returns when the registry says an object as it was written (nil: that it is gone), or after a while.
+	AwaitShown(ctx context.Context, kind site.Kind, key string, value []byte)
 	Rebalance(ctx context.Context) (streamer.Rebalancing, error)
 }
 
@@ -205,17 +207,24 @@ func (s *Server) put(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusRequestEntityTooLarge, fmt.Errorf("reading the request: %w", err))
 		return
 	}
-	if err := s.backend.Put(r.Context(), site.Kind(r.PathValue("kind")), r.PathValue("key"), body); err != nil {
-		fail(w, http.StatusBadRequest, err)
-		return
-	}
-	w.WriteHeader(http.StatusNoContent)
+	s.written(w, r, s.backend.Put(r.Context(), site.Kind(r.PathValue("kind")), r.PathValue("key"), body), body)
 }
 
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
-	if err := s.backend.Delete(r.Context(), site.Kind(r.PathValue("kind")), r.PathValue("key")); err != nil {
+	s.written(w, r, s.backend.Delete(r.Context(), site.Kind(r.PathValue("kind")), r.PathValue("key")), nil)
+}
+
+// moreComes is the parameter by which one who writes many objects says that another of the kind comes after this one: it need not be shown yet.
+const moreComes = "more"
+
+// written answers one who wrote an object, once the registry says it, too, unless more comes.
+func (s *Server) written(w http.ResponseWriter, r *http.Request, err error, body []byte) {
+	if err != nil {
 		fail(w, http.StatusBadRequest, err)
 		return
+	}
+	if !r.URL.Query().Has(moreComes) {
+		s.backend.AwaitShown(r.Context(), site.Kind(r.PathValue("kind")), r.PathValue("key"), body)
 	}
 	w.WriteHeader(http.StatusNoContent)
 }

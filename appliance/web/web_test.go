@@ -70,6 +70,10 @@ func (f *fakeBackend) Delete(_ context.Context, kind site.Kind, key string) erro
 	return nil
 }
 
+func (f *fakeBackend) AwaitShown(_ context.Context, kind site.Kind, key string, value []byte) {
+	f.put["shown"] = fmt.Sprintf("%s/%s=%s", kind, key, value)
+}
+
 func (f *fakeBackend) Rebalance(context.Context) (streamer.Rebalancing, error) {
 	return streamer.Rebalancing{Moved: 3}, nil
 }
@@ -185,6 +189,14 @@ func TestTheVIPIsReleasedOrTheReasonIsTold(t *testing.T) {
 func TestClientSaysWhatTheApplianceSaid(t *testing.T) {
 	url, backend := serve(t, "")
 	c := Client{URL: url}
+	c.More = true
+	if err := c.Put(t.Context(), site.KindDevice, "52:54:00:00:00:02", site.Device{}); err != nil || backend.put["devices/52:54:00:00:00:02"] == "" || backend.put["shown"] != "" {
+		t.Errorf("one of many: %v, %v", backend.put, err)
+	}
+	c.More = false
+	if err := c.Delete(t.Context(), site.KindDevice, "52:54:00:00:00:02"); err != nil || backend.put["shown"] != "devices/52:54:00:00:00:02=" {
+		t.Errorf("the last one of many: %v, %v", backend.put, err)
+	}
 	if err := c.Put(t.Context(), site.KindDevice, "52:54:00:00:00:01", site.Device{Name: "t1"}); err != nil || backend.put["devices/52:54:00:00:00:01"] == "" {
 		t.Errorf("Put: %v, stored %v", err, backend.put)
 	}

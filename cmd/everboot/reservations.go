@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/netip"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -49,7 +51,7 @@ already keeps everything but its name, addresses and client identifier. IPv6 add
 			if err := clashes(s.View, devices, place); err != nil {
 				return err
 			}
-			if err := putAll(c.Context(), client, s.View, devices, place); err != nil {
+			if err := putAll(c.Context(), client, s.View, devices, place, c.ErrOrStderr()); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%d reservations imported\n", len(devices))
@@ -73,58 +75,80 @@ func merged(known, d site.Device) site.Device {
 	return known
 }
 
-// clashes returns an error for each address and name that another device of the site has. place tells where a device stands.
+// clashes returns an error for each address, name and client identifier that another device of the site has. place tells where a device stands.
 func clashes(v *site.View, devices []site.Device, place func(int) string) error {
 	imported := make(map[site.MAC]bool)
 	for _, d := range devices {
 		imported[d.MAC] = true
 	}
+	owners := make(map[string]site.MAC)
+	for _, other := range v.SortedDevices() {
+		if !imported[other.MAC] {
+			for _, claim := range claims(other) {
+				owners[claim] = other.MAC
+			}
+		}
+	}
 	var errs []error
 	for i, d := range devices {
-		for _, other := range v.SortedDevices() {
-			if imported[other.MAC] {
-				continue
-			}
-			if other.Address6 == d.Address6 && d.Address6.IsValid() {
-				errs = append(errs, fmt.Errorf("%s: %s: its address %s is that of device %s of the site", place(i), d.MAC, d.Address6, other.MAC))
-			}
-			if other.Address == d.Address && d.Address.IsValid() {
-				errs = append(errs, fmt.Errorf("%s: %s: its address %s is that of device %s of the site", place(i), d.MAC, d.Address, other.MAC))
-			}
-			if other.ClientID == d.ClientID && d.ClientID != "" {
-				errs = append(errs, fmt.Errorf("%s: %s: its client identifier %s is that of device %s of the site", place(i), d.MAC, d.ClientID, other.MAC))
-			}
-			if other.Name == d.Name && d.Name != "" {
-				errs = append(errs, fmt.Errorf("%s: %s: its name %s is that of device %s of the site", place(i), d.MAC, d.Name, other.MAC))
+		for _, claim := range claims(d) {
+			if other, ok := owners[claim]; ok {
+				errs = append(errs, fmt.Errorf("%s: %s: its %s is that of device %s of the site", place(i), d.MAC, claim, other))
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// claims are what only one device may have.
+func claims(d site.Device) (list []string) {
+	for _, a := range []netip.Addr{d.Address6, d.Address} {
+		if a.IsValid() {
+			list = append(list, "address "+a.String())
+		}
+	}
+	if d.ClientID != "" {
+		list = append(list, "client identifier "+d.ClientID.String())
+	}
+	if d.Name != "" {
+		list = append(list, "name "+d.Name)
+	}
+	return list
+}
+
 // putAll writes the devices into the registry; if one is refused, those before it become what they were.
-func putAll(ctx context.Context, client web.Client, v *site.View, devices []site.Device, place func(int) string) error {
+func putAll(ctx context.Context, client web.Client, v *site.View, devices []site.Device, place func(int) string, say io.Writer) error {
+	p := newProgress(say, "imported", len(devices))
 	for i, d := range devices {
-		err := client.Put(ctx, site.KindDevice, d.MAC.String(), d)
-		if err == nil {
-			continue
-		}
-		ctx = context.WithoutCancel(ctx) // an import that is interrupted is taken back too
-		var errs []error
-		for _, done := range devices[:i] {
-			key := done.MAC.String()
-			if before, known := v.Devices[done.MAC]; known {
-				errs = append(errs, client.Put(ctx, site.KindDevice, key, before))
-			} else {
-				errs = append(errs, client.Delete(ctx, site.KindDevice, key))
+		client.More = i < len(devices)-1
+		if err := client.Put(ctx, site.KindDevice, d.MAC.String(), d); err != nil {
+			err = fmt.Errorf("%s: importing %s: %w", place(i), d.MAC, err)
+			// An import that is interrupted is taken back too.
+			if back := takeBack(context.WithoutCancel(ctx), client, v, devices[:i], say); back != nil {
+				return fmt.Errorf("%w; taking back the %d before it failed too: %w; import the file once more", err, i, back)
 			}
+			return fmt.Errorf("%w; nothing is imported", err)
 		}
-		if back := errors.Join(errs...); back != nil {
-			return fmt.Errorf("%s: importing %s: %w; taking back the %d before it failed too: %w; import the file once more", place(i), d.MAC, err, i, back)
-		}
-		return fmt.Errorf("%s: importing %s: %w; nothing is imported", place(i), d.MAC, err)
+		p.done(i + 1)
 	}
 	return nil
+}
+
+// takeBack makes devices what they were.
+func takeBack(ctx context.Context, client web.Client, v *site.View, devices []site.Device, say io.Writer) error {
+	p := newProgress(say, "taken back", len(devices))
+	var errs []error
+	for i, d := range devices {
+		client.More = i < len(devices)-1
+		key := d.MAC.String()
+		if before, known := v.Devices[d.MAC]; known {
+			errs = append(errs, client.Put(ctx, site.KindDevice, key, before))
+		} else {
+			errs = append(errs, client.Delete(ctx, site.KindDevice, key))
+		}
+		p.done(i + 1)
+	}
+	return errors.Join(errs...)
 }
 
 func exportCommand(api *apiFlags) *cobra.Command {

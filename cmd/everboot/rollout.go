@@ -131,19 +131,24 @@ func (r *rollout) put(c *cobra.Command, client web.Client, v *site.View) error {
 		done++
 		return err
 	}
-	for _, mac := range r.Devices {
+	p := newProgress(c.ErrOrStderr(), "told", len(r.Devices)+len(r.Collections))
+	for i, mac := range r.Devices {
 		d := v.Devices[mac]
 		d.Medium = r.Medium
+		client.More = i < len(r.Devices)-1
 		if err := wrap(client.Put(c.Context(), site.KindDevice, mac.String(), d)); err != nil {
 			return err
 		}
+		p.done(done)
 	}
-	for _, name := range r.Collections {
+	for i, name := range r.Collections {
 		k := v.Collections[name]
 		k.Medium = r.Medium
+		client.More = i < len(r.Collections)-1
 		if err := wrap(client.Put(c.Context(), site.KindCollection, name, k)); err != nil {
 			return err
 		}
+		p.done(done)
 	}
 	return nil
 }

@@ -58,14 +58,17 @@ func Parse(f Format, name string, text []byte) (devices []site.Device, lines []i
 		return nil, nil, fmt.Errorf("%s:1: no reservation is in it; is it of format %s?", name, f)
 	}
 	var errs []error
-	seen := make(map[string]int)
+	seen, at := make(map[string]int), make(map[site.MAC]int) // at: where in devices
 	for _, e := range entries {
 		d, err := e.device()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s:%d: %w", name, e.line, err))
 			continue
 		}
-		half := otherHalf(devices, d)
+		var half *site.Device
+		if i, ok := at[d.MAC]; ok && halves(devices[i], d) {
+			half = &devices[i]
+		}
 		if half != nil { // what is said of it in two places is its own in both
 			delete(seen, d.MAC.String())
 			if half.Name == d.Name {
@@ -83,6 +86,9 @@ func Parse(f Format, name string, text []byte) (devices []site.Device, lines []i
 			half.Name, half.ClientID = cmp.Or(half.Name, d.Name), cmp.Or(half.ClientID, d.ClientID)
 			continue
 		}
+		if _, ok := at[d.MAC]; !ok {
+			at[d.MAC] = len(devices)
+		}
 		devices, lines = append(devices, d), append(lines, e.line)
 	}
 	if len(errs) > 0 {
@@ -91,13 +97,9 @@ func Parse(f Format, name string, text []byte) (devices []site.Device, lines []i
 	return devices, lines, nil
 }
 
-// otherHalf returns the device of which an entry has the address of the other kind: many servers keep IPv4 and IPv6 apart.
-func otherHalf(devices []site.Device, d site.Device) *site.Device {
-	i := slices.IndexFunc(devices, func(o site.Device) bool { return o.MAC == d.MAC })
-	if i < 0 || devices[i].Address.IsValid() && d.Address.IsValid() || devices[i].Address6.IsValid() && d.Address6.IsValid() {
-		return nil
-	}
-	return &devices[i]
+// halves reports whether two entries of a device have its addresses of one kind each: many servers keep IPv4 and IPv6 apart.
+func halves(a, b site.Device) bool {
+	return !(a.Address.IsValid() && b.Address.IsValid() || a.Address6.IsValid() && b.Address6.IsValid())
 }
 
 // keysOf returns what only one device may have.
