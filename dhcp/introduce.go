@@ -31,8 +31,8 @@ func tagOf(name string) [tagBytes]byte {
 }
 
 // searcherMAC is the hardware address in the questions of a site, whichever of its appliances asks, and the client identifier is the site's, too. A server
-// that holds what it offers, for a minute or two, so holds one address for the site, and mostly the same one each time. (An INFORM would have none
-// held, but boot servers that give no addresses leave it unanswered, and so do some that do.)
+// that holds what it offers, for a minute or two, so holds one address for the site, and mostly the same one each time. (An INFORM would have none held, and
+// dnsmasq and Kea answer it, but not a dnsmasq that is a boot server alone: as a proxy we look for those above all.)
 func searcherMAC(name string) site.MAC {
 	tag := tagOf(name)
 	return site.MAC{0x02, tag[0], tag[1], tag[2], tag[3], tag[4]} // locally administered

@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,13 +44,15 @@ func stampOf(f *os.File) (stamp, error) {
 	if err != nil {
 		return stamp{}, err
 	}
+	return stampFrom(info), nil
+}
+
+func stampFrom(info fs.FileInfo) stamp {
 	s := stamp{size: info.Size(), mod: info.ModTime()}
-	var raw unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &raw); err != nil {
-		return stamp{}, err
+	if raw, ok := info.Sys().(*syscall.Stat_t); ok {
+		s.device, s.inode = raw.Dev, raw.Ino
 	}
-	s.device, s.inode = raw.Dev, raw.Ino
-	return s, nil
+	return s
 }
 
 type digestKey struct {
@@ -113,17 +117,13 @@ func (l *digests) put(key digestKey, d wire.Digest) {
 }
 
 // of returns the digest of an open file, and waits for it as long as patience says if it must be read first.
-func (l *digests) of(ctx context.Context, name string, f *os.File, patience time.Duration) (d wire.Digest, ok bool) {
-	s, err := stampOf(f)
-	if err != nil {
-		return d, false
-	}
-	key := digestKey{name, s}
+func (l *digests) of(ctx context.Context, file *File, patience time.Duration) (d wire.Digest, ok bool) {
+	key, f := digestKey{file.Name, file.stamp}, file.disk
 	if d, ok = l.get(key); ok {
 		return d, true
 	}
-	if s.size <= smallFile {
-		if d, ok = digestOf(ctx, f, s, func(int64) {}); ok {
+	if key.size <= smallFile {
+		if d, ok = digestOf(ctx, f, key.stamp, func(int64) {}); ok {
 			l.put(key, d)
 		}
 		return d, ok

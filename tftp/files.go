@@ -94,6 +94,7 @@ type File struct {
 	Content io.ReadSeeker
 	blob    *blob    // of a file in memory
 	disk    *os.File // of any other
+	stamp   stamp    // of that one, when it was opened
 }
 
 // Close closes the file.
@@ -109,7 +110,7 @@ func (f *Files) Tag(ctx context.Context, file *File, patience time.Duration) str
 	if file.disk == nil {
 		return file.ETag
 	}
-	if d, ok := f.digests.of(ctx, file.Name, file.disk, patience); ok {
+	if d, ok := f.digests.of(ctx, file, patience); ok {
 		return tagOf(d)
 	}
 	return file.ETag
@@ -157,7 +158,7 @@ func (f *Files) openRoot(name string) (*File, error) {
 		return nil, err
 	}
 	tag := `"` + strconv.FormatInt(info.Size(), 16) + "-" + strconv.FormatInt(info.ModTime().UnixNano(), 16) + `"`
-	return &File{Name: name, Size: info.Size(), ModTime: info.ModTime(), ETag: tag, Content: file, disk: file}, nil
+	return &File{Name: name, Size: info.Size(), ModTime: info.ModTime(), ETag: tag, Content: file, disk: file, stamp: stampFrom(info)}, nil
 }
 
 // blob is a file in memory.
