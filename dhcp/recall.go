@@ -48,6 +48,9 @@ func (s *Server) recall(now time.Time, list []leases.Lease) (save []leases.Lease
 		case leases.Taken, leases.Joined:
 			save = append(save, l)
 		case leases.Conflict:
+			if !s.clashed.news(now, clash{l.Address, l.Client, written.Client}) {
+				continue
+			}
 			s.stats.Clashes++
 			s.log.Warn("an address was given to two clients, says what was written down of leases: the one here keeps it", "address", l.Address, "client", l.Client, "other", written.Client)
 		}

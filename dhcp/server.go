@@ -66,6 +66,7 @@ type Server struct {
 	held    held
 	limiter limiter
 	stats   Stats
+	clashed clashes // in pages
 }
 
 // New returns a server. Nothing is opened before Open or Run. view may return nil; events must not block, and may be nil.
