@@ -25,9 +25,8 @@ const (
 	maxDigests = 4096
 	// digestQueue is how many files may wait to be read for HTTP. A further one has the weaker entity tag this time.
 	digestQueue = 64
-	// digestPatience is how long the first HTTP client of a file waits for its digest, and resumePatience one that may go on only if it has the tag
-	// that another appliance gave it: a file of 4 GB is read in that time.
-	digestPatience = time.Second
+	// resumePatience is how long an HTTP client waits for a file's digest that may go on only if it has the tag that another appliance gave it: a file of
+	// 4 GB is read in that time. Nobody else waits: the first to ask for a large file has the weaker tag.
 	resumePatience = 20 * time.Second
 )
 

@@ -33,20 +33,16 @@ func (h *HTTP) serveFile(w http.ResponseWriter, r *http.Request) {
 }
 
 // tag returns the entity tag that a request is answered with. A client that goes on elsewhere than where it began must find the tag that it was given
-// there: it waits until the file is read, and one with a tag of ours from before it was read is answered with that. One that goes on without a tag wants no
-// wait.
+// there: it waits until the file is read, and one with a tag of ours from before it was read is answered with that. Who begins does not wait.
 func (h *HTTP) tag(r *http.Request, file *File) string {
 	given := strings.Join([]string{r.Header.Get("If-Range"), r.Header.Get("If-Match"), r.Header.Get("If-None-Match")}, " ")
-	patience := digestPatience
 	switch {
 	case strings.Contains(given, file.ETag):
 		return file.ETag
 	case strings.Contains(given, `"`):
-		patience = resumePatience
-	case r.Header.Get("Range") != "":
-		patience = 0
+		return h.files.Tag(r.Context(), file, resumePatience)
 	}
-	return h.files.Tag(r.Context(), file, patience)
+	return h.files.Tag(r.Context(), file, 0)
 }
 
 func statusOf(err error) int {

@@ -3,6 +3,7 @@ package bootpair_test
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"fmt"
 	"testing"
 	"time"
 
@@ -27,8 +28,13 @@ func downloadGoesOn(t *testing.T, validated bool) {
 	owner, heir := together(t, p)
 	var args []string
 	if validated {
-		tag, err := p.Tag(bootpair.VIP)
-		if err != nil {
+		var tag string
+		if err := lab.Eventually(20*time.Second, "the owner has read its file", func() (err error) {
+			if tag, err = p.Tag(bootpair.VIP); err == nil && len(tag) != 34 {
+				err = fmt.Errorf("the tag is %s", tag)
+			}
+			return err
+		}); err != nil {
 			t.Fatal(err)
 		}
 		args = []string{"-H", "If-Range: " + tag}
