@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { os.Exit(lab.TestMain(m)) }
 
 const (
-	bootTime = 4 * time.Minute // of an emulated machine on two busy cores; it takes half a minute
+	bootTime = 10 * time.Minute // of an emulated machine, or of three that boot each other, on two busy cores; alone it takes half a minute
 	nodeTime = 60 * time.Second
 )
 
