@@ -8,8 +8,10 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"everboot/appliance/web"
 	"everboot/dhcp/reserve"
@@ -116,39 +118,76 @@ func claims(d site.Device) (list []string) {
 	return list
 }
 
-// putAll writes the devices into the registry; if one is refused, those before it become what they were.
+// putsAtOnce is how many reservations are under way at a time: a registry writes those that wait with each other in one write.
+const putsAtOnce = 16
+
+// putAll writes the devices into the registry; if one is refused, the others become what they were.
 func putAll(ctx context.Context, client web.Client, v *site.View, devices []site.Device, place func(int) string, say io.Writer) error {
-	p := newProgress(say, "imported", len(devices))
-	for i, d := range devices {
-		client.More = i < len(devices)-1
-		if err := client.Put(ctx, site.KindDevice, d.MAC.String(), d); err != nil {
-			err = fmt.Errorf("%s: importing %s: %w", place(i), d.MAC, err)
-			// An import that is interrupted is taken back too.
-			if back := takeBack(context.WithoutCancel(ctx), client, v, devices[:i], say); back != nil {
-				return fmt.Errorf("%w; taking back the %d before it failed too: %w; import the file once more", err, i, back)
-			}
-			return fmt.Errorf("%w; nothing is imported", err)
+	in := make([]bool, len(devices))
+	err := eachAtOnce(ctx, client, len(devices), newProgress(say, "imported", len(devices)), func(ctx context.Context, client web.Client, i int) error {
+		err := client.Put(ctx, site.KindDevice, devices[i].MAC.String(), devices[i])
+		in[i] = err == nil || ctx.Err() != nil // when we do not wait for the answer, it may be
+		if err != nil {
+			return fmt.Errorf("%s: importing %s: %w", place(i), devices[i].MAC, err)
 		}
-		p.done(i + 1)
+		return nil
+	})
+	if err == nil {
+		return nil
 	}
-	return nil
+	var back []site.Device
+	for i, d := range devices {
+		if in[i] {
+			back = append(back, d)
+		}
+	}
+	// An import that is interrupted is taken back too.
+	if failed := takeBack(context.WithoutCancel(ctx), client, v, back, say); failed != nil {
+		return fmt.Errorf("%w; taking back %d others failed too: %w; import the file once more", err, len(back), failed)
+	}
+	return fmt.Errorf("%w; nothing is imported", err)
 }
 
 // takeBack makes devices what they were.
 func takeBack(ctx context.Context, client web.Client, v *site.View, devices []site.Device, say io.Writer) error {
-	p := newProgress(say, "taken back", len(devices))
-	var errs []error
-	for i, d := range devices {
-		client.More = i < len(devices)-1
-		key := d.MAC.String()
-		if before, known := v.Devices[d.MAC]; known {
-			errs = append(errs, client.Put(ctx, site.KindDevice, key, before))
+	failed := make([]error, len(devices))
+	_ = eachAtOnce(ctx, client, len(devices), newProgress(say, "taken back", len(devices)), func(ctx context.Context, client web.Client, i int) error {
+		mac := devices[i].MAC
+		if before, known := v.Devices[mac]; known {
+			failed[i] = client.Put(ctx, site.KindDevice, mac.String(), before)
 		} else {
-			errs = append(errs, client.Delete(ctx, site.KindDevice, key))
+			failed[i] = client.Delete(ctx, site.KindDevice, mac.String())
 		}
-		p.done(i + 1)
+		return nil // the others are taken back none the less
+	})
+	return errors.Join(failed...)
+}
+
+// eachAtOnce does something for each of n, putsAtOnce at a time, until one fails; then what is under way goes on to its end. For the last alone, which comes after
+// all others, the client waits until the site view has it.
+func eachAtOnce(ctx context.Context, client web.Client, n int, p *progress, do func(context.Context, web.Client, int) error) error {
+	if n == 0 {
+		return nil
 	}
-	return errors.Join(errs...)
+	client.More = true
+	var group errgroup.Group
+	var failed atomic.Bool
+	group.SetLimit(putsAtOnce)
+	for i := 0; i < n-1 && !failed.Load(); i++ {
+		group.Go(func() error {
+			defer p.another()
+			err := do(ctx, client, i)
+			if err != nil {
+				failed.Store(true)
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	client.More = false
+	return do(ctx, client, n-1)
 }
 
 func exportCommand(api *apiFlags) *cobra.Command {

@@ -139,7 +139,7 @@ func (r *rollout) put(c *cobra.Command, client web.Client, v *site.View) error {
 		if err := wrap(client.Put(c.Context(), site.KindDevice, mac.String(), d)); err != nil {
 			return err
 		}
-		p.done(done)
+		p.another()
 	}
 	for i, name := range r.Collections {
 		k := v.Collections[name]
@@ -148,7 +148,7 @@ func (r *rollout) put(c *cobra.Command, client web.Client, v *site.View) error {
 		if err := wrap(client.Put(c.Context(), site.KindCollection, name, k)); err != nil {
 			return err
 		}
-		p.done(done)
+		p.another()
 	}
 	return nil
 }

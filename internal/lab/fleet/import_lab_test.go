@@ -16,18 +16,25 @@ import (
 // importTime is for a thousand reservations on a busy machine; when each waited until the site view had it they took minutes.
 const importTime = 40 * time.Second
 
-// TestImportOfAThousand: with Consul a class of reservations is in within seconds, and all of them are in the site view when the command says so.
+// TestImportOfAThousand: reservations are in within seconds, with Consul and without, and all of them are in the site view when the command says so.
 func TestImportOfAThousand(t *testing.T) {
+	for _, registry := range []string{"consul", "embedded"} {
+		t.Run(registry, func(t *testing.T) { importThousand(t, registry) })
+	}
+}
+
+func importThousand(t *testing.T, registry string) {
 	const count = 1000
 	l := lab.ForTest(t)
 	program, err := binary()
 	must(t, err)
 	h := l.Host("a")
 	h.Join(l.Segment("lan"), "198.18.0.2/20")
-	agent := consulagent.Start(t, h)
 	config := filepath.Join(l.Dir(), "a.toml")
-	text, _, _ := strings.Cut(strings.Replace(fmt.Sprintf(dhcpOnly, l.Dir()), "198.18.0.0/24", "198.18.0.0/20", 1), "[[device]]") // they are in Consul
-	text += fmt.Sprintf("[registry]\nkind = \"consul\"\naddress = %q\n", agent.Address)
+	text, _, _ := strings.Cut(strings.Replace(fmt.Sprintf(dhcpOnly, l.Dir()), "198.18.0.0/24", "198.18.0.0/20", 1), "[[device]]") // they are in the registry
+	if registry == "consul" {
+		text += fmt.Sprintf("[registry]\nkind = \"consul\"\naddress = %q\n", consulagent.Start(t, h).Address)
+	}
 	must(t, os.WriteFile(config, []byte(text), 0o600))
 	h.Start("everboot", program, "appliance", "--config", config)
 	everboot := func(args ...string) (string, error) {
@@ -35,7 +42,7 @@ func TestImportOfAThousand(t *testing.T) {
 		defer cancel()
 		return h.Run(ctx, append([]string{program}, args...)...)
 	}
-	must(t, lab.Eventually(nodeTime, "the appliance knows Consul", func() error {
+	must(t, lab.Eventually(nodeTime, "the registry takes devices", func() error {
 		if out, err := everboot("device", "set", "52:54:00:00:00:02"); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
