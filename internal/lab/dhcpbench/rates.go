@@ -32,11 +32,11 @@ var (
 	delayPattern = regexp.MustCompile(`avg delay: ([\d.]+) ms`)
 )
 
-// run numbers the runs of perfdhcp. With its own seed each makes up other clients: else the second would repeat what the first asked, which a server may
-// take for a client that got no answer.
-func (s *site) run() int {
+// firstClient returns the MAC address of a run's first client; each of the others has the next. A run of perfdhcp counts its transactions and its clients from the same
+// numbers on, whatever its seed: from the same first client it would repeat what an earlier run asked, which a server may take for a client that got no answer.
+func (s *site) firstClient() string {
 	s.runs++
-	return s.runs
+	return fmt.Sprintf("00:0c:01:02:03:%02x", s.runs)
 }
 
 // perfdhcp offers a rate of exchanges of so many clients for some seconds.
@@ -45,7 +45,7 @@ func (s *site) perfdhcp(ctx context.Context, rate, clients, seconds int) (e exch
 	before := s.busy()
 	// Before everybody else: what is measured is how much the servers take, not how well a client gets along that gets no processor.
 	out, runErr := s.c.Run(ctx, "nice", "-n", "-10", "perfdhcp", "-4", "-B", "-r", strconv.Itoa(rate), "-R", strconv.Itoa(clients), "-p", strconv.Itoa(seconds),
-		"-W", "1000000", "-s", strconv.Itoa(s.run()), "-l", "eth0")
+		"-W", "1000000", "-b", "mac="+s.firstClient(), "-l", "eth0")
 	number := func(p *regexp.Regexp, text string) float64 {
 		m := p.FindStringSubmatch(text)
 		if m == nil {
