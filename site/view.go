@@ -231,7 +231,7 @@ type View struct {
 }
 
 // LoginServers returns where a target's bootstrap asks, in order and each once, as Bootstrap.Hosts: the boot address, then each appliance's own, then the
-// names that outlive them all.
+// names that outlive them all. The order is the same on all appliances: a bootstrap is a file like others, whose transfer goes on at another.
 func (v *View) LoginServers() []string {
 	var servers []netip.Addr
 	add := func(a netip.Addr) {
@@ -239,9 +239,14 @@ func (v *View) LoginServers() []string {
 			servers = append(servers, a)
 		}
 	}
-	add(v.Boot.Address)
+	own := make([]netip.Addr, 0, len(v.Appliances))
 	for _, a := range v.Appliances {
-		add(a.Address)
+		own = append(own, a.Address)
+	}
+	slices.SortFunc(own, netip.Addr.Compare)
+	add(v.Boot.Address)
+	for _, a := range own {
+		add(a)
 	}
 	add(v.Boot.Address6) // a machine without IPv6 skips it at once
 	port := cmp.Or(v.Boot.HTTPPort, 80)
