@@ -17,6 +17,8 @@ const (
 	// eventsTold is how many events a second are told at most: a storm needs its time for other things.
 	eventsTold   = 200
 	maxEventText = 1024
+	// eventRest is the pause between two looks at what the rooms told. They tell no more than eventQueue in it.
+	eventRest = 20 * time.Millisecond
 )
 
 // toldEvent is an event on its way.
@@ -59,31 +61,54 @@ func (w *worker) openEvents() error {
 	return nil
 }
 
-// keepEvents takes what the rooms tell, until ctx ends.
+// keepEvents takes what the rooms tell, until ctx ends. Having looked it rests: it takes no processor from those who tell, which each wake-up for a single
+// event would.
 func (w *worker) keepEvents(ctx context.Context, see func(site.Event)) error {
-	tell := w.tell(peers.Events)
-	second, told := time.Time{}, 0
+	t := teller{tell: w.tell(peers.Events)}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case e := <-w.events:
-			_, known := w.builder.View().Devices[e.MAC]
-			w.note(e, known)
-			see(e)
-			w.log.Debug("event", "mac", e.MAC, "what", e.What, "detail", e.Detail)
-			if !known && e.What != eventAdded { // whose view may come later than its event
-				continue
-			}
-			if now := time.Now(); now.Sub(second) >= time.Second {
-				second, told = now, 0
-			}
-			for _, e := range w.untold(e) {
-				if told++; told <= eventsTold {
-					tell(encodeEvent(e))
-				}
-			}
+			w.keepEvent(e, see, &t)
 		}
+		for range len(w.events) {
+			w.keepEvent(<-w.events, see, &t)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(eventRest):
+		}
+	}
+}
+
+func (w *worker) keepEvent(e site.Event, see func(site.Event), t *teller) {
+	_, known := w.builder.View().Devices[e.MAC]
+	w.note(e, known)
+	see(e)
+	w.log.Debug("event", "mac", e.MAC, "what", e.What, "detail", e.Detail)
+	if !known && e.What != eventAdded { // whose view may come later than its event
+		return
+	}
+	for _, e := range w.untold(e) {
+		t.say(time.Now(), e)
+	}
+}
+
+// teller tells other appliances of events, eventsTold a second.
+type teller struct {
+	tell   func([]byte)
+	second time.Time
+	told   int
+}
+
+func (t *teller) say(now time.Time, e site.Event) {
+	if now.Sub(t.second) >= time.Second {
+		t.second, t.told = now, 0
+	}
+	if t.told++; t.told <= eventsTold {
+		t.tell(encodeEvent(e))
 	}
 }
 

@@ -19,18 +19,18 @@ const (
 	answersInARow = 64
 )
 
-// answerTurns lets who receives messages answer them, or ends it with nil.
-func (s *Server) answerTurns(out chan<- outgoing) {
+// answerTurns lets who receives messages answer them, or ends it.
+func (s *Server) answerTurns(on bool) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	s.out = out
+	s.answers = on
 }
 
 // answer takes its turn at whatever happens.
-func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan error) error {
-	tick, pace := time.NewTicker(tickEvery), time.NewTimer(peerPace)
+func (s *Server) answer(ctx context.Context, failed <-chan error) error {
+	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
-	defer pace.Stop()
+	defer s.tellTimer.Stop()
 	for {
 		var act func()
 		select {
@@ -39,40 +39,41 @@ func (s *Server) answer(ctx context.Context, out chan<- outgoing, failed <-chan 
 		case err := <-failed:
 			return fmt.Errorf("receiving: %w", err)
 		case q := <-s.queue:
-			act = func() { s.answerQueued(q, out) }
+			act = func() { s.answerQueued(q) }
 		case b := <-s.peers:
-			act = func() { s.hear(b, out) }
+			act = func() { s.hear(b) }
 		case r := <-s.recalls:
-			act = func() { s.learn(r, out) }
+			act = func() { s.learn(r) }
 		case f := <-s.free:
-			act = func() { s.freeAddress(f, out) }
-		case <-s.changed:
-			act = func() { s.paceTelling(pace) }
-		case <-pace.C:
-			act = func() { s.due = false; s.tellLeases() }
+			act = func() { s.freeAddress(f) }
+		case <-s.tellTimer.C:
+			act = s.tellLeases
 		case seen := <-s.sightings:
-			act = func() { s.taken(seen, out) }
+			act = func() { s.taken(seen) }
 		case <-tick.C:
-			act = func() { s.passTime(out) }
+			act = s.passTime
 		}
 		s.turn.Lock()
 		act()
 		s.turn.Unlock()
+		if n, _ := s.disk.waits(); n > 0 {
+			s.disk.wake()
+		}
 	}
 }
 
 // answerQueued answers a message, and some of those that wait behind it.
-func (s *Server) answerQueued(q *dhcpv4.DHCPv4, out chan<- outgoing) {
-	s.answerOne(q, out)
+func (s *Server) answerQueued(q *dhcpv4.DHCPv4) {
+	s.answerOne(q)
 	for range min(len(s.queue), answersInARow) {
-		s.answerOne(<-s.queue, out)
+		s.answerOne(<-s.queue)
 	}
 }
 
-func (s *Server) passTime(out chan<- outgoing) {
+func (s *Server) passTime() {
 	s.endProbes(time.Now())
-	for _, q := range s.tick(out) {
-		s.answerOne(q, out)
+	for _, q := range s.tick() {
+		s.answerOne(q)
 	}
 }
 
@@ -83,7 +84,7 @@ func (s *Server) answerNow(q *dhcpv4.DHCPv4) bool {
 		return false
 	}
 	defer s.turn.Unlock()
-	if s.out == nil || len(s.out) > cap(s.out)/2 {
+	if n, _ := s.disk.waits(); !s.answers || n > maxBatch/2 {
 		return false
 	}
 	if now := time.Now(); now.Sub(s.now.since) >= atOnceFor {
@@ -92,14 +93,14 @@ func (s *Server) answerNow(q *dhcpv4.DHCPv4) bool {
 	if s.now.count++; s.now.count > atOnce {
 		return false
 	}
-	s.answerOne(q, s.out)
+	s.answerOne(q)
 	return true
 }
 
-func (s *Server) answerOne(q *dhcpv4.DHCPv4, out chan<- outgoing) { s.answerTo(q, 0, out) }
+func (s *Server) answerOne(q *dhcpv4.DHCPv4) { s.answerTo(q, 0) }
 
 // answerTo answers a message for which so many addresses were found in use already.
-func (s *Server) answerTo(q *dhcpv4.DHCPv4, taken int, out chan<- outgoing) {
+func (s *Server) answerTo(q *dhcpv4.DHCPv4, taken int) {
 	o, ok := s.handle(time.Now(), q)
 	switch {
 	case !ok:
@@ -107,7 +108,7 @@ func (s *Server) answerTo(q *dhcpv4.DHCPv4, taken int, out chan<- outgoing) {
 	case len(o.save) == 0:
 		s.transmit(o) // what needs no disk does not wait for it
 	default:
-		out <- o
+		s.keep(o)
 	}
 }
 

@@ -41,7 +41,7 @@ func BenchmarkExchanges(b *testing.B) {
 		b.Fatal(err)
 	}
 	c := &counter{done: make(chan struct{})}
-	s.listen, s.arp = func(Config, func(*dhcpv4.DHCPv4)) (transport, error) { return c, nil }, nil
+	s.listen, s.arp = func(Config, inbox) (transport, error) { return c, nil }, nil
 	ctx, cancel := context.WithCancel(b.Context())
 	finished := make(chan error, 1)
 	go func() { finished <- s.Run(ctx) }()

@@ -74,8 +74,8 @@ func (l *listener) free() {
 	unix.Close(l.event)
 }
 
-// read calls receive with each message, nil for a datagram that is none, until the socket fails or close is called.
-func (l *listener) read(receive func(*dhcpv4.DHCPv4)) error {
+// read fills the inbox until the socket fails or close is called.
+func (l *listener) read(in inbox) error {
 	defer l.free()
 	fds := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}, {Fd: int32(l.event), Events: unix.POLLIN}}
 	b := make([]byte, maxDatagram)
@@ -86,10 +86,11 @@ func (l *listener) read(receive func(*dhcpv4.DHCPv4)) error {
 		if fds[1].Revents != 0 {
 			return net.ErrClosed
 		}
-		n, err := l.drain(b, receive)
+		n, err := l.drain(b, in.receive)
 		if err != nil {
 			return err
 		}
+		in.drained()
 		if n >= crowded {
 			pause := unix.NsecToTimespec(int64(gatherFor))
 			_ = unix.Nanosleep(&pause, nil) // a signal ends it early

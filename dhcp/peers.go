@@ -45,7 +45,7 @@ func (s *Server) PeerChanged(message []byte) {
 const dropOverload pair.Drop = "overload"
 
 // hear takes a peer's message in, and what it says to the disk.
-func (s *Server) hear(message []byte, out chan<- outgoing) {
+func (s *Server) hear(message []byte) {
 	s.mu.Lock()
 	r := s.state.pair.Receive(time.Now(), message)
 	if r.Drop != "" {
@@ -58,13 +58,13 @@ func (s *Server) hear(message []byte, out chan<- outgoing) {
 		s.log.Error("DHCP gave one address to two clients", "address", c.Ours.Address, "one", c.Ours.MAC, "other", c.Theirs.MAC)
 	}
 	if len(r.Save) > 0 {
-		out <- outgoing{save: r.Save}
+		s.keep(outgoing{save: r.Save})
 	}
 	s.tell(r.Tell)
 }
 
 // tick moves the time on towards the peers, and returns the messages that we left to a peer that has gone since.
-func (s *Server) tick(out chan<- outgoing) []*dhcpv4.DHCPv4 {
+func (s *Server) tick() []*dhcpv4.DHCPv4 {
 	if s.cfg.Tell == nil {
 		return nil
 	}
@@ -89,7 +89,7 @@ func (s *Server) tick(out chan<- outgoing) []*dhcpv4.DHCPv4 {
 	s.logPeers(before, after)
 	if now.Sub(s.syncedAt) >= syncedEvery && !synced.IsZero() {
 		s.syncedAt = now
-		out <- outgoing{synced: synced}
+		s.keep(outgoing{synced: synced})
 	}
 	s.tell(messages)
 	return again
@@ -103,22 +103,10 @@ func (s *Server) logPeers(before, after []pair.Peer) {
 	}
 }
 
-// tellSoon has the peers told what changed.
+// tellSoon has the peers told what changed, if that is not to come already.
 func (s *Server) tellSoon() {
-	if s.cfg.Tell == nil {
-		return
-	}
-	select {
-	case s.changed <- struct{}{}:
-	default:
-	}
-}
-
-// paceTelling arms the timer after which peers are told what changed, if it is not armed.
-func (s *Server) paceTelling(pace *time.Timer) {
-	if !s.due {
-		s.due = true
-		pace.Reset(peerPace)
+	if s.cfg.Tell != nil && s.due.CompareAndSwap(false, true) {
+		s.tellTimer.Reset(peerPace)
 	}
 }
 
@@ -127,6 +115,7 @@ func (s *Server) tellLeases() {
 	if s.cfg.Tell == nil {
 		return
 	}
+	s.due.Store(false) // what changes from now on is for the next time
 	s.mu.Lock()
 	messages := s.state.pair.Flush(time.Now())
 	s.mu.Unlock()

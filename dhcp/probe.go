@@ -97,7 +97,7 @@ func (s *Server) endProbes(now time.Time) {
 }
 
 // taken puts an address that a machine was seen to have into quarantine, and makes its client another offer.
-func (s *Server) taken(seen sighting, out chan<- outgoing) {
+func (s *Server) taken(seen sighting) {
 	p, ok := s.probing[seen.addr]
 	if !ok || site.MAC(p.asked.ClientHWAddr) == seen.mac {
 		return
@@ -116,9 +116,9 @@ func (s *Server) taken(seen sighting, out chan<- outgoing) {
 		return
 	}
 	s.log.Warn("DHCP found an address of its pool in use; it is given to nobody for a while", "address", seen.addr, "by", seen.mac)
-	out <- outgoing{save: []leases.Lease{l}}
+	s.keep(outgoing{save: []leases.Lease{l}})
 	s.events(site.Event{At: now, MAC: l.MAC, What: string(InUse), Detail: fmt.Sprintf("%s is in use by %s: give that machine a reservation, or exclude its address", seen.addr, seen.mac)})
 	if p.taken+1 < maxTaken {
-		s.answerTo(p.asked, p.taken+1, out)
+		s.answerTo(p.asked, p.taken+1)
 	}
 }

@@ -131,7 +131,7 @@ type Proxy struct {
 	events func(site.Event)
 	log    *slog.Logger
 	ready  chan struct{}
-	listen func(Config, func(*dhcpv4.DHCPv4)) (transport, error)
+	listen func(Config, inbox) (transport, error)
 
 	mu     sync.Mutex // guards what follows
 	recent *recent
@@ -200,13 +200,14 @@ func (s *Proxy) serve(ctx context.Context, first bool) error {
 	send := func(p *dhcpv4.DHCPv4) error {
 		return net67.Send(p.ToBytes(), proxyDestination(p))
 	}
-	opened, err := s.listen(s.cfg, func(q *dhcpv4.DHCPv4) {
+	receive := func(q *dhcpv4.DHCPv4) {
 		if q == nil {
 			s.count(Malformed)
 			return
 		}
 		put(asking{q, dhcpv4.ServerPort, send})
-	})
+	}
+	opened, err := s.listen(s.cfg, inbox{receive, func() {}})
 	if err != nil {
 		return err
 	}

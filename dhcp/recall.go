@@ -29,7 +29,7 @@ func (s *Server) Learn(ctx context.Context, from netip.Addr, lives bool, list []
 	}
 }
 
-func (s *Server) learn(r recalled, out chan<- outgoing) {
+func (s *Server) learn(r recalled) {
 	s.mu.Lock()
 	save := s.recall(time.Now(), r.list)
 	if r.lives && s.state.pair != nil {
@@ -37,7 +37,7 @@ func (s *Server) learn(r recalled, out chan<- outgoing) {
 	}
 	s.mu.Unlock()
 	if len(save) > 0 {
-		out <- outgoing{save: save}
+		s.keep(outgoing{save: save})
 	}
 }
 

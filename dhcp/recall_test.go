@@ -12,7 +12,6 @@ import (
 	"everboot/dhcp/leases"
 	"everboot/dhcp/pair"
 
-	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
 func writtenDown(a string, version uint64) leases.Lease {
@@ -37,7 +36,7 @@ func TestANewDiskKnowsWhatWasWrittenDown(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := newWire()
-		s.listen = func(Config, func(*dhcpv4.DHCPv4)) (transport, error) { return w, nil }
+		s.listen = func(Config, inbox) (transport, error) { return w, nil }
 		s.arp = nil
 		stop := run(t, s)
 		if l, _ := s.LeaseAt(ip("198.18.0.100")); l.Client != leases.ClientOf(nil, pooled) || !l.Live() || calls == 1 != asked {
@@ -71,7 +70,7 @@ func TestWhatIsOnTheDiskIsWrittenDown(t *testing.T) {
 		s, _, disk, _ := simulated(t, cfg)
 		d = disk
 		stop := run(t, s)
-		s.receive(message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.120")))
+		arrive(s, message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.120")))
 		time.Sleep(time.Second)
 		mu.Lock()
 		if !kept[ip("198.18.0.120")] {

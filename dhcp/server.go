@@ -34,7 +34,7 @@ type Server struct {
 	peers   chan []byte // what peers tell
 	free    chan freeing
 	recalls chan recalled
-	listen  func(Config, func(*dhcpv4.DHCPv4)) (transport, error)
+	listen  func(Config, inbox) (transport, error)
 	arp     func(link string, seen func(netip.Addr, site.MAC)) (prober, error) // nil: offers are not probed
 
 	sightings chan sighting
@@ -42,23 +42,29 @@ type Server struct {
 
 	opened bool
 
-	turn sync.Mutex      // guards what follows: who has it answers. It is taken before mu
-	out  chan<- outgoing // to the disk; nil: nobody answers yet, or any more
-	now  struct {        // what was answered at once lately
+	turn    sync.Mutex // guards what follows: who has it answers. It is taken before disk's, and before mu
+	answers bool       // false: nobody answers yet, or any more
+	now     struct {   // what was answered at once lately
 		since time.Time
 		count int
 	}
 	syncedAt time.Time
 	prober   prober // nil: there is none
 	probing  map[netip.Addr]probe
-	due      bool // peers are told something when the pace says so
-
 	peersWere []pair.Peer
-	changed   chan struct{}               // holds a token when there is something to tell the peers
-	unwritten map[netip.Addr]leases.Lease // the writing goroutine's: what nobody asks for again if it was not written
 
-	store store
-	net   transport
+	due       atomic.Bool // tellTimer runs
+	tellTimer *time.Timer // when peers are told what changed
+	disk      disk
+	direct    atomic.Bool // who reads messages writes, too
+	failing   atomic.Bool // the last write failed, and is tried again
+
+	store     store                       // who has the turn at the disk writes to it. So it is with what follows
+	unwritten map[netip.Addr]leases.Lease // what nobody asks for again if it was not written
+	pace      pace
+	written   time.Time // when the last write began
+
+	net transport
 
 	mu      sync.Mutex // guards what follows
 	state   *State
@@ -84,7 +90,7 @@ func New(cfg Config, view func() *site.View, events func(site.Event), log *slog.
 		cfg: cfg, view: view, events: events, log: log, listen: listen, arp: listenARP,
 		sightings: make(chan sighting, 64), probing: make(map[netip.Addr]probe),
 		ready: make(chan struct{}), queue: make(chan *dhcpv4.DHCPv4, cfg.QueueLength), peers: make(chan []byte, peerQueue), free: make(chan freeing), recalls: make(chan recalled),
-		changed: make(chan struct{}, 1), unwritten: make(map[netip.Addr]leases.Lease),
+		disk: newDisk(), tellTimer: time.NewTimer(peerPace), unwritten: make(map[netip.Addr]leases.Lease),
 		state: NewState(cfg), recent: newRecent(), stats: newStats(),
 	}
 	i := slices.IndexFunc(cfg.Subnets, func(sub Subnet) bool { return sub.Network.Contains(cfg.ServerAddress) })
@@ -114,7 +120,7 @@ func (s *Server) Open() error {
 		st.Close()
 		return err
 	}
-	if s.net, err = s.listen(s.cfg, s.receive); err != nil {
+	if s.net, err = s.listen(s.cfg, inbox{s.receive, s.drained}); err != nil {
 		st.Close()
 		return err
 	}
@@ -157,7 +163,7 @@ func (s *Server) reopen(ctx context.Context) bool {
 		case <-time.After(reopenAfter):
 		}
 		var err error
-		if s.net, err = s.listen(s.cfg, s.receive); err == nil {
+		if s.net, err = s.listen(s.cfg, inbox{s.receive, s.drained}); err == nil {
 			return true
 		}
 		if said != err.Error() {
@@ -167,8 +173,8 @@ func (s *Server) reopen(ctx context.Context) bool {
 	}
 }
 
-// serve answers messages until ctx ends or the transport fails. It owns the state; a second goroutine owns the disk, so that the next
-// answers are made while it is busy, and all that were made meanwhile go to it in one write.
+// serve answers messages until ctx ends or the transport fails. Who has the turn owns the state, and who has the turn at the disk that: the next answers are
+// made while it is busy, and all that were made meanwhile go to it in one write.
 func (s *Server) serve(ctx context.Context) error {
 	s.openProber()
 	failed := make(chan error, 1)
@@ -176,14 +182,16 @@ func (s *Server) serve(ctx context.Context) error {
 		failed <- s.net.Wait()
 		close(failed)
 	}()
-	out := make(chan outgoing, maxBatch)
-	var sender sync.WaitGroup
-	sender.Go(func() { s.send(out) })
-	s.answerTurns(out)
-	err := s.answer(ctx, out, failed)
-	s.answerTurns(nil)
-	close(out)
-	sender.Wait()
+	ended := make(chan struct{})
+	var writer sync.WaitGroup
+	writer.Go(func() { s.writeRest(ended) })
+	s.answerTurns(true)
+	err := s.answer(ctx, failed)
+	s.answerTurns(false)
+	close(ended)
+	writer.Wait()
+	s.disk.turn <- struct{}{} // nobody writes and sends from here on
+	defer func() { <-s.disk.turn }()
 	s.net.Close()
 	if s.prober != nil {
 		s.prober.Close()

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,13 +61,18 @@ type slowDisk struct {
 	early   bool
 	written map[netip.Addr]bool
 	synced  bool
+	busy    atomic.Bool
+	twice   bool // two wrote at once
 }
 
 func (d *slowDisk) Commit(list []leases.Lease) error {
 	before := len(acked(d.wire.answers()))
+	twice := d.busy.Swap(true)
 	time.Sleep(d.delay) // simulated
+	d.busy.Store(false)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.twice = d.twice || twice
 	if len(acked(d.wire.answers())) != before {
 		d.early = true
 	}
@@ -123,6 +129,14 @@ func run(t *testing.T, s *Server) (stop func()) {
 	}
 }
 
+// arrive is what the reader of a socket does with messages that are there at once.
+func arrive(s *Server, list ...*dhcpv4.DHCPv4) {
+	for _, q := range list {
+		s.receive(q)
+	}
+	s.drained()
+}
+
 // TestLeasesAreWrittenTogetherAndBeforeTheirACK: a slow disk does not make the clients queue for it one by one.
 func TestLeasesAreWrittenTogetherAndBeforeTheirACK(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -133,7 +147,7 @@ func TestLeasesAreWrittenTogetherAndBeforeTheirACK(t *testing.T) {
 		stop := run(t, s)
 		for i := range 90 {
 			mac := site.MAC{0x52, 0x54, 0, 0, 1, byte(i)}
-			s.receive(message(mac, ask, serverID("198.18.0.2"), requested(netip.AddrFrom4([4]byte{198, 18, 0, byte(100 + i)}).String())))
+			arrive(s, message(mac, ask, serverID("198.18.0.2"), requested(netip.AddrFrom4([4]byte{198, 18, 0, byte(100 + i)}).String())))
 			time.Sleep(time.Millisecond)
 		}
 		s.receive(message(stranger, discover))
@@ -163,7 +177,7 @@ func TestNoACKWithoutADisk(t *testing.T) {
 		d.err = errors.New("no space left on device")
 		stop := run(t, s)
 		s.receive(message(stranger, discover))
-		s.receive(message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.100")))
+		arrive(s, message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.100")))
 		time.Sleep(time.Second)
 		if got := w.answers(); len(got) != 1 || got[0].MessageType() != dhcpv4.MessageTypeOffer {
 			t.Errorf("answers: %v", got)
@@ -172,7 +186,7 @@ func TestNoACKWithoutADisk(t *testing.T) {
 		d.err = nil
 		d.mu.Unlock()
 		// The client asks again, and now there is room.
-		s.receive(message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.100")))
+		arrive(s, message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.100")))
 		time.Sleep(time.Second)
 		stop()
 		if got := acked(w.answers()); len(got) != 1 || !d.written[ip("198.18.0.100")] {
@@ -188,7 +202,7 @@ func TestLeasesExpireAndAreSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _, _, _ := simulated(t, alone())
 		stop := run(t, s)
-		s.receive(message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.100")))
+		arrive(s, message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.100")))
 		synctest.Wait()
 		if l := s.Leases(); len(l) != 1 || l[0].State != leases.Bound || l[0].MAC != stranger {
 			t.Errorf("%+v", l)
@@ -270,18 +284,18 @@ func TestALongWordOfAPeerIsNotQueued(t *testing.T) {
 func TestWhatPeersToldIsWrittenInTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _, d, _ := simulated(t, alone())
-		out := make(chan outgoing, 16)
-		done := make(chan struct{})
-		go func() { s.send(out); close(done) }()
+		ended, done := make(chan struct{}), make(chan struct{})
+		go func() { s.writeRest(ended); close(done) }()
+		keep := func(o outgoing) { s.keep(o); s.disk.wake() }
 		broken := func(err error) { d.mu.Lock(); d.err = err; d.mu.Unlock() }
 		broken(errors.New("no space left on device"))
 		told := leases.Lease{Address: ip("198.18.0.120"), MAC: pooled, State: leases.Bound}
 		freed := leases.Lease{Address: ip("198.18.0.121"), MAC: pooled, State: leases.Released}
-		out <- outgoing{save: []leases.Lease{told}}
-		out <- outgoing{synced: time.Now()}
+		keep(outgoing{save: []leases.Lease{told}})
+		keep(outgoing{synced: time.Now()})
 		time.Sleep(100 * time.Millisecond)
 		var answer error
-		out <- outgoing{save: []leases.Lease{freed}, done: func(err error) { answer = err }}
+		keep(outgoing{save: []leases.Lease{freed}, done: func(err error) { answer = err }})
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
 		if answer == nil || len(d.written) > 0 || d.synced {
@@ -293,7 +307,7 @@ func TestWhatPeersToldIsWrittenInTheEnd(t *testing.T) {
 		if !d.written[told.Address] || !d.written[freed.Address] {
 			t.Errorf("written after all: %v", d.written)
 		}
-		close(out)
+		close(ended)
 		<-done
 	})
 }
@@ -302,7 +316,7 @@ func TestSocketsAreOpenedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, w, _, _ := simulated(t, alone())
 		second, attempts := newWire(), 0
-		s.listen = func(Config, func(*dhcpv4.DHCPv4)) (transport, error) {
+		s.listen = func(Config, inbox) (transport, error) {
 			if attempts++; attempts < 3 {
 				return nil, errors.New("no such device")
 			}
@@ -331,13 +345,13 @@ func TestRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := newWire()
-		s.listen, s.arp = func(Config, func(*dhcpv4.DHCPv4)) (transport, error) { return w, nil }, nil
+		s.listen, s.arp = func(Config, inbox) (transport, error) { return w, nil }, nil
 		stop := run(t, s)
 		q := message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.120"))
 		if i == 1 {
 			q = message(stranger, ask, ciaddr("198.18.0.120"))
 		}
-		s.receive(q)
+		arrive(s, q)
 		for len(w.answers()) == 0 {
 			time.Sleep(time.Millisecond)
 		}
@@ -372,7 +386,7 @@ func TestAnOperatorFreesAnAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _, d, events := simulated(t, alone())
 		stop := run(t, s)
-		s.receive(message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.100")))
+		arrive(s, message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.100")))
 		time.Sleep(time.Second)
 		if err := s.Release(t.Context(), ip("198.18.0.100")); err != nil {
 			t.Error(err)

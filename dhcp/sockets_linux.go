@@ -26,6 +26,12 @@ type transport interface {
 	Close()
 }
 
+// inbox takes in what arrives.
+type inbox struct {
+	receive func(*dhcpv4.DHCPv4) // each message; nil: a datagram that is none
+	drained func()               // there are no more for now
+}
+
 // sockets is the real transport: one socket to listen, and two to send with, which receive nothing. The listener is our own and not
 // coredhcp's: that one drops DECLINE and BOOTP, shares the port with whoever else wants it, and takes 64 KiB and a goroutine for each
 // packet.
@@ -45,7 +51,7 @@ type sockets struct {
 const etherTypeUnused = 0x88b6
 
 // listen opens the sockets in the network namespace of the calling thread.
-func listen(cfg Config, receive func(*dhcpv4.DHCPv4)) (transport, error) {
+func listen(cfg Config, in inbox) (transport, error) {
 	link, err := net.InterfaceByName(cfg.Interface)
 	if err != nil {
 		return nil, noInterface(cfg.Interface)
@@ -60,7 +66,7 @@ func listen(cfg Config, receive func(*dhcpv4.DHCPv4)) (transport, error) {
 		return nil, err
 	}
 	s := &sockets{from: cfg.ServerAddress, mac: site.MAC(link.HardwareAddr), routed: -1, gone: make(chan error, 1), ended: make(chan error, 1)}
-	if err := s.open(link, receive); err != nil {
+	if err := s.open(link, in); err != nil {
 		s.closeSenders()
 		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 			return nil, fmt.Errorf("dhcp: %w: run as root, or with the capabilities NET_RAW, NET_BIND_SERVICE and NET_ADMIN", err)
@@ -70,7 +76,7 @@ func listen(cfg Config, receive func(*dhcpv4.DHCPv4)) (transport, error) {
 	return s, nil
 }
 
-func (s *sockets) open(link *net.Interface, receive func(*dhcpv4.DHCPv4)) (err error) {
+func (s *sockets) open(link *net.Interface, in inbox) (err error) {
 	if s.link, err = packet.Listen(link, packet.Raw, etherTypeUnused, nil); err != nil {
 		return fmt.Errorf("opening a packet socket on %s: %w", link.Name, err)
 	}
@@ -81,7 +87,7 @@ func (s *sockets) open(link *net.Interface, receive func(*dhcpv4.DHCPv4)) (err e
 		return fmt.Errorf("listening on port %d of %s: %w", dhcpv4.ServerPort, link.Name, err)
 	}
 	go s.watch()
-	go func() { s.ended <- s.in.read(receive) }()
+	go func() { s.ended <- s.in.read(in) }()
 	return nil
 }
 

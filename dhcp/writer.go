@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"everboot/dhcp/leases"
@@ -13,15 +14,16 @@ import (
 )
 
 const (
-	// maxBatch is how many answers wait for one write to the disk at most: with a thousand a second, what a busy disk makes wait for 4 s.
+	// maxBatch is how many answers wait for one write to the disk: with a thousand a second, what a busy disk makes wait for 4 s. Who brings more waits for it.
 	maxBatch = 4096
-	// The least time from one write to the next is writePace, and busyWritePace from busyAnswers a second: a write costs the same whether it holds
-	// one lease or fifty, and what the processor saves is then worth more to clients than milliseconds.
-	writePace     = 500 * time.Microsecond
-	busyWritePace = 4 * time.Millisecond
-	busyAnswers   = 1500
+	// busyPace is the least time from one write to the next from busyAnswers a second: a write costs the same whether it holds one lease or
+	// fifty, and what the processor saves is then worth more to clients than milliseconds.
+	busyPace    = 4 * time.Millisecond
+	busyAnswers = 1500
 	// paceFor is the time of which answers are counted.
 	paceFor = 100 * time.Millisecond
+	// slowWrite is how long a write takes that is not left to who reads messages.
+	slowWrite = 5 * time.Millisecond
 	// lazyFor is how long a write waits for more while nobody waits for it: what peers tell is on their disks already. lazyBatch is how much
 	// is enough.
 	lazyFor   = 20 * time.Millisecond
@@ -50,17 +52,130 @@ type outgoing struct {
 // hurries reports whether somebody waits for it.
 func (o outgoing) hurries() bool { return o.payload != nil || o.done != nil }
 
-// send writes leases to the disk and then sends their answers.
-func (s *Server) send(out <-chan outgoing) {
-	var next time.Time // when the next write may begin
-	var p pace
-	for {
-		batch, more := gather(out, next, len(s.unwritten) > 0)
-		now := time.Now()
-		next = now.Add(p.of(now, batch))
-		s.write(batch)
-		if !more {
+// disk is what waits to be written, and the right to write it. Whoever takes the right takes all that waits, so that records reach the disk in the order in which
+// they were made.
+type disk struct {
+	turn chan struct{} // holds one while somebody writes. A channel, not a mutex: some only try
+	poke chan struct{} // wakes the goroutine that writes what nobody else does
+
+	mu      sync.Mutex // guards what follows
+	waiting []outgoing
+	held    int // leases in it
+	hurried int // how many of it hurry
+}
+
+func newDisk() disk { return disk{turn: make(chan struct{}, 1), poke: make(chan struct{}, 1)} }
+
+// add puts an answer behind the others and returns how many wait.
+func (d *disk) add(o outgoing) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiting, d.held = append(d.waiting, o), d.held+len(o.save)
+	if o.hurries() {
+		d.hurried++
+	}
+	return len(d.waiting)
+}
+
+// take returns all that waits. Only who has the turn calls it.
+func (d *disk) take() []outgoing {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	batch := d.waiting
+	d.waiting, d.held, d.hurried = nil, 0, 0
+	return batch
+}
+
+// waits returns how many answers wait, and whether there is a reason to write at once.
+func (d *disk) waits() (count int, now bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.waiting), d.hurried > 0 || d.held >= lazyBatch
+}
+
+// wake has the writing goroutine look.
+func (d *disk) wake() {
+	select {
+	case d.poke <- struct{}{}:
+	default:
+	}
+}
+
+// keep has leases written and their answer sent then. Only who has the turn to answer calls it.
+func (s *Server) keep(o outgoing) {
+	if s.disk.add(o) >= maxBatch {
+		s.disk.turn <- struct{}{}
+		s.writeWaiting()
+	}
+}
+
+// drained is called by who reads messages, when there are no more for now: it writes what it has answered. That spares the client the time in which another goroutine
+// is woken, which is longer than the write; and what arrives meanwhile goes into the next one. It leaves the work to the other when the disk is slow, when so many answers come
+// that they are worth gathering, and while the other writes.
+func (s *Server) drained() {
+	if _, now := s.disk.waits(); !now {
+		return
+	}
+	if s.direct.Load() {
+		select {
+		case s.disk.turn <- struct{}{}:
+			s.writeWaiting()
 			return
+		default:
+		}
+	}
+	s.disk.wake()
+}
+
+// writeWaiting writes what waits, and gives the turn at the disk back.
+func (s *Server) writeWaiting() {
+	batch := s.disk.take()
+	s.written = time.Now()
+	s.write(batch)
+	s.direct.Store(s.pace.of(s.written, batch) == 0 && time.Since(s.written) < slowWrite)
+	if s.failing.Store(len(s.unwritten) > 0); s.failing.Load() {
+		s.disk.wake() // who is to try again
+	}
+	<-s.disk.turn
+}
+
+// writeRest writes what who reads messages leaves, until ended is closed, and then what is left.
+func (s *Server) writeRest(ended <-chan struct{}) {
+	for open := true; open; {
+		var retry <-chan time.Time
+		if s.failing.Load() {
+			retry = time.After(retryAfter)
+		}
+		select {
+		case <-s.disk.poke:
+			if n, _ := s.disk.waits(); n == 0 {
+				continue
+			}
+			open = s.gather(ended)
+		case <-retry:
+		case <-ended:
+			open = false
+		}
+		s.disk.turn <- struct{}{}
+		if open {
+			time.Sleep(time.Until(s.written.Add(s.pace.now)))
+		}
+		s.writeWaiting()
+	}
+}
+
+// gather waits for more, if nobody waits for what there is. It returns false when ended is closed.
+func (s *Server) gather(ended <-chan struct{}) bool {
+	for lazy := time.After(lazyFor); ; {
+		if n, now := s.disk.waits(); n == 0 || now {
+			return true
+		}
+		select {
+		case <-s.disk.poke:
+		case <-lazy:
+			return true
+		case <-ended:
+			return false
 		}
 	}
 }
@@ -80,57 +195,13 @@ func (p *pace) of(now time.Time, batch []outgoing) time.Duration {
 		}
 	}
 	if d := now.Sub(p.since); d >= paceFor {
-		p.now = writePace
-		if time.Duration(p.answers)*time.Second > busyAnswers*d {
-			p.now = busyWritePace
+		p.now = 0
+		if float64(p.answers) > busyAnswers*d.Seconds() {
+			p.now = busyPace
 		}
 		p.since, p.answers = now, 0
 	}
 	return p.now
-}
-
-// gather returns what goes to the disk in one write, not before next if somebody waits for it, and whether there may be more later. With
-// retry it returns, after a while, also with nothing.
-func gather(out <-chan outgoing, next time.Time, retry bool) (batch []outgoing, more bool) {
-	var until <-chan time.Time // when the batch must go
-	if retry {
-		until = time.After(retryAfter)
-	}
-	for held := 0; len(batch) < maxBatch && held < lazyBatch; {
-		select {
-		case o, ok := <-out:
-			if !ok {
-				return batch, false
-			}
-			batch, held = append(batch, o), held+len(o.save)
-			if o.hurries() {
-				time.Sleep(time.Until(next)) // nobody is woken for each of those that come meanwhile
-				return drain(batch, out)
-			}
-			if len(batch) == 1 {
-				until = time.After(lazyFor)
-			}
-		case <-until:
-			return batch, true
-		}
-	}
-	return batch, true
-}
-
-// drain adds what is there already.
-func drain(batch []outgoing, out <-chan outgoing) ([]outgoing, bool) {
-	for len(batch) < maxBatch {
-		select {
-		case o, ok := <-out:
-			if !ok {
-				return batch, false
-			}
-			batch = append(batch, o)
-		default:
-			return batch, true
-		}
-	}
-	return batch, true
 }
 
 // write puts a batch on the disk and then sends its answers.
@@ -222,7 +293,7 @@ func (s *Server) Release(ctx context.Context, addr netip.Addr) error {
 	}
 }
 
-func (s *Server) freeAddress(f freeing, out chan<- outgoing) {
+func (s *Server) freeAddress(f freeing) {
 	now := time.Now()
 	s.mu.Lock()
 	l, ok := s.state.table.Free(now, f.addr)
@@ -234,11 +305,11 @@ func (s *Server) freeAddress(f freeing, out chan<- outgoing) {
 		f.done <- fmt.Errorf("nobody has %s: everboot lease list shows who has what", f.addr)
 		return
 	}
-	out <- outgoing{save: []leases.Lease{l}, done: func(err error) {
+	s.keep(outgoing{save: []leases.Lease{l}, done: func(err error) {
 		if err != nil {
 			err = fmt.Errorf("%s is free, but not on the disk yet, which is tried again: %w", f.addr, err)
 		}
 		f.done <- err
-	}}
+	}})
 	s.events(site.Event{At: now, MAC: l.MAC, What: "release", Detail: fmt.Sprintf("%s was freed by an operator", f.addr)})
 }

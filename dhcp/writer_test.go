@@ -1,0 +1,131 @@
+package dhcp
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"everboot/dhcp/leases"
+	"everboot/site"
+)
+
+// TestWhoReadsWrites: on a quick disk the ACKs have left when what was there is read, all after one write. On a slow one the reader goes on reading.
+func TestWhoReadsWrites(t *testing.T) {
+	for name, c := range map[string]struct {
+		disk   time.Duration
+		direct bool
+	}{
+		"quick": {time.Millisecond, true},
+		"slow":  {2 * slowWrite, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, w, d, _ := simulated(t, alone())
+				d.delay = c.disk
+				defer run(t, s)()
+				arrive(s, message(pooled, ask, serverID("198.18.0.2"), requested("198.18.0.120")))
+				time.Sleep(time.Second) // the first write shows how quick the disk is
+				before, writes := time.Now(), len(d.writes)
+				arrive(s, message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.121")), message(known, ask, serverID("198.18.0.2"), requested("198.18.0.51")))
+				acks, took := len(acked(w.answers())), time.Since(before)
+				if direct := acks == 3 && took == c.disk; direct != c.direct || !c.direct && took != 0 {
+					t.Errorf("%d ACKs after %s", acks, took)
+				}
+				time.Sleep(time.Second)
+				if len(acked(w.answers())) != 3 || len(d.writes) != writes+1 {
+					t.Errorf("in the end %d ACKs, %d writes", len(acked(w.answers())), len(d.writes)-writes)
+				}
+			})
+		})
+	}
+}
+
+// TestRecordsReachTheDiskInTheirOrder: clients that come and an operator who frees their addresses are written by two goroutines. The last record of an address
+// is what counts after a restart.
+func TestRecordsReachTheDiskInTheirOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, w, d, _ := simulated(t, alone())
+		d.delay = 700 * time.Microsecond
+		stop := run(t, s)
+		addr := ip("198.18.0.120")
+		const rounds = 300
+		for i := range rounds {
+			arrive(s, message(stranger, ask, serverID("198.18.0.2"), requested(addr.String())))
+			freed := make(chan error)
+			go func() { freed <- s.Release(t.Context(), addr) }()
+			time.Sleep(time.Duration(i%7) * 150 * time.Microsecond)
+			arrive(s, message(pooled, ask, serverID("198.18.0.2"), requested("198.18.0.121")))
+			if err := <-freed; err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second) // no client is heard more often than a limit says
+		}
+		stop()
+		last := make(map[netip.Addr]leases.Lease)
+		for _, batch := range d.writes {
+			for _, l := range batch {
+				if before, ok := last[l.Address]; ok && l.Version < before.Version {
+					t.Fatalf("%s: version %d was written after version %d", l.Address, l.Version, before.Version)
+				}
+				last[l.Address] = l
+			}
+		}
+		if last[addr].State != leases.Released || d.twice || d.early || len(acked(w.answers())) != 2*rounds {
+			t.Errorf("on disk %s, two writers at once %v, an ACK before its write %v, %d ACKs", last[addr].State, d.twice, d.early, len(acked(w.answers())))
+		}
+	})
+}
+
+// TestAWriteThatFailedIsTriedAgain: also when the reader of the socket wrote, and no client comes any more.
+func TestAWriteThatFailedIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, w, d, _ := simulated(t, alone())
+		d.delay = time.Millisecond
+		defer run(t, s)()
+		broken := func(err error) { d.mu.Lock(); d.err = err; d.mu.Unlock() }
+		arrive(s, message(pooled, ask, serverID("198.18.0.2"), requested("198.18.0.120")))
+		time.Sleep(time.Second)
+		broken(errors.New("no space left on device"))
+		arrive(s, message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.121")))
+		if len(acked(w.answers())) != 1 || s.Stats().CommitErrors != 1 {
+			t.Fatalf("%d ACKs, %d failed writes", len(acked(w.answers())), s.Stats().CommitErrors)
+		}
+		time.Sleep(5*retryAfter + retryAfter/2)
+		if n := s.Stats().CommitErrors; n < 4 || n > 7 {
+			t.Errorf("%d tries in five seconds", n)
+		}
+		broken(nil)
+		time.Sleep(2 * retryAfter)
+		if !d.written[ip("198.18.0.121")] || len(acked(w.answers())) != 1 {
+			t.Errorf("written: %v; %d ACKs", d.written, len(acked(w.answers())))
+		}
+	})
+}
+
+// TestWhoIsFarAheadOfTheDiskWaits: what waits for a disk is bounded.
+func TestWhoIsFarAheadOfTheDiskWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, d, _ := simulated(t, alone())
+		d.delay = time.Second
+		ended := make(chan struct{})
+		done := make(chan struct{})
+		go func() { s.writeRest(ended); close(done) }()
+		began, most := time.Now(), 0
+		for i := range 3 * maxBatch {
+			l := leases.Lease{Address: netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), MAC: site.MAC{2, 0, 0, 0, byte(i >> 8), byte(i)}, State: leases.Bound}
+			s.keep(outgoing{save: []leases.Lease{l}})
+			n, _ := s.disk.waits()
+			most = max(most, n)
+		}
+		if most > maxBatch || time.Since(began) < 2*time.Second {
+			t.Errorf("%d waited at most, brought in %s", most, time.Since(began))
+		}
+		close(ended)
+		<-done
+		if n := len(d.written); n != 3*maxBatch {
+			t.Errorf("%d written", n)
+		}
+	})
+}
