@@ -27,6 +27,7 @@ func TestWhoReadsWrites(t *testing.T) {
 				defer run(t, s)()
 				arrive(s, message(pooled, ask, serverID("198.18.0.2"), requested("198.18.0.120")))
 				time.Sleep(time.Second) // the first write shows how quick the disk is
+				synctest.Wait()
 				before, writes := time.Now(), len(d.writes)
 				arrive(s, message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.121")), message(known, ask, serverID("198.18.0.2"), requested("198.18.0.51")))
 				acks, took := len(acked(w.answers())), time.Since(before)
@@ -34,6 +35,7 @@ func TestWhoReadsWrites(t *testing.T) {
 					t.Errorf("%d ACKs after %s", acks, took)
 				}
 				time.Sleep(time.Second)
+				synctest.Wait()
 				if len(acked(w.answers())) != 3 || len(d.writes) != writes+1 {
 					t.Errorf("in the end %d ACKs, %d writes", len(acked(w.answers())), len(d.writes)-writes)
 				}
@@ -98,6 +100,7 @@ func TestAWriteThatFailedIsTriedAgain(t *testing.T) {
 		}
 		broken(nil)
 		time.Sleep(2 * retryAfter)
+		synctest.Wait()
 		if !d.written[ip("198.18.0.121")] || len(acked(w.answers())) != 1 {
 			t.Errorf("written: %v; %d ACKs", d.written, len(acked(w.answers())))
 		}
