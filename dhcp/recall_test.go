@@ -11,7 +11,6 @@ import (
 
 	"everboot/dhcp/leases"
 	"everboot/dhcp/pair"
-
 )
 
 func writtenDown(a string, version uint64) leases.Lease {

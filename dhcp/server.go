@@ -48,9 +48,9 @@ type Server struct {
 		since time.Time
 		count int
 	}
-	syncedAt time.Time
-	prober   prober // nil: there is none
-	probing  map[netip.Addr]probe
+	syncedAt  time.Time
+	prober    prober // nil: there is none
+	probing   map[netip.Addr]probe
 	peersWere []pair.Peer
 
 	due       atomic.Bool // tellTimer runs
