@@ -105,10 +105,15 @@ func (s *served) write(name string, size int) []byte {
 	for i := range data {
 		data[i] = byte(i / 7)
 	}
+	s.put(name, data)
+	return data
+}
+
+func (s *served) put(name string, data []byte) {
+	s.t.Helper()
 	if err := os.WriteFile(filepath.Join(s.root, name), data, 0o644); err != nil {
 		s.t.Fatal(err)
 	}
-	return data
 }
 
 // dial opens a port at 127.0.0.N.

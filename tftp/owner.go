@@ -121,9 +121,9 @@ func (o *owner) arrived(from *socket, a *arrival) {
 	if block, ok := wire.ParseAck(a.payload); ok {
 		if t := o.table.byEnds[a.ends]; t != nil && t.image != nil && t.socket == from {
 			o.acked(t, block)
-			return
+		} else if !o.spoke(from, a.ends, block) {
+			o.count(Stray)
 		}
-		o.count(Stray)
 		return
 	}
 	switch {
@@ -192,6 +192,9 @@ func (o *owner) request(a *arrival) {
 		}
 		o.count(Superseded)
 		o.remove(t)
+	}
+	if o.asksAgain(a.ends, r) {
+		return
 	}
 	t := &transfer{ends: a.ends, socket: o.socket, route: newRoute(&a.ends, o.socket.six), request: r, raw: slices.Clone(a.payload), began: time.Now()}
 	switch {
@@ -263,11 +266,16 @@ func (o *owner) enter(t *transfer) {
 
 // begin sends the first packets of a transfer whose file is open.
 func (o *owner) begin(t *transfer, how wire.EventKind) {
+	o.segment(t)
+	o.act(t, t.session.Step(o.now, wire.Event{Kind: how}))
+	o.hand.fresh = true
+}
+
+// segment has the kernel cut the windows of a transfer into datagrams.
+func (o *owner) segment(t *transfer) {
 	if terms := t.session.Terms(); terms.Window > 1 {
 		t.route.segment(terms.Block + wire.HeaderSize)
 	}
-	o.act(t, t.session.Step(o.now, wire.Event{Kind: how}))
-	o.hand.fresh = true
 }
 
 // opened begins a transfer whose file is open.

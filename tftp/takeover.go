@@ -19,6 +19,7 @@ type shadow struct {
 	missing bool // this appliance has no such file
 	taken   bool // it has been taken over, or answered, here: what is still said of it is old
 	heard   time.Duration
+	waits   time.Duration // since when its client is waited for, because the file here is another one; 0: it is not
 }
 
 type shadowKey struct {
@@ -145,6 +146,9 @@ func (o *owner) owns(now map[[16]byte]bool) {
 	}
 	for _, s := range o.hand.byKey {
 		s.missing = false // it may have come meanwhile
+		if !now[s.record.Server.As16()] {
+			s.waits = 0
+		}
 		o.tryTake(s)
 	}
 	o.hand.fresh = true
@@ -161,7 +165,8 @@ func (o *owner) letGo(t *transfer) {
 	o.remove(t)
 }
 
-// tryTake takes a transfer over if its address is ours and its file is there, and answers the client if the file is another one.
+// tryTake takes a transfer over if its address is ours and its file is there, and answers the client if the file is another one, unless that
+// may have nothing of it yet.
 func (o *owner) tryTake(s *shadow) {
 	if s.taken || !o.hand.own[s.record.Server.As16()] {
 		return
@@ -171,7 +176,7 @@ func (o *owner) tryTake(s *shadow) {
 		s.taken = true
 		return
 	}
-	t := &transfer{ends: ends, socket: o.socket, route: newRoute(&ends, o.socket.six), request: s.request, raw: s.record.Request, began: time.Now()}
+	t := o.after(s)
 	switch {
 	case s.missing:
 		s.taken = true
@@ -179,12 +184,26 @@ func (o *owner) tryTake(s *shadow) {
 	case s.image == nil:
 		o.openShadow(s)
 	case !s.image.Digest().Known(): // the digester says when
-	case s.image.Digest() != s.record.Digest || int64(len(s.image.data)) != s.record.Size:
-		s.taken = true
-		o.deny(t, OtherFile, wire.CodeOther, "the file differs on the appliance that took over: start again")
-	default:
+	case s.image.Digest() == s.record.Digest && int64(len(s.image.data)) == s.record.Size:
 		o.adopt(s, t)
+	case s.waits > 0:
+	case s.record.Acked == 0 && s.record.Port == 0:
+		s.waits = o.now
+	default:
+		o.differs(s, t)
 	}
+}
+
+// differs tells a client that has a part of another file.
+func (o *owner) differs(s *shadow, t *transfer) {
+	s.taken, s.waits = true, 0
+	o.deny(t, OtherFile, wire.CodeOther, "the file differs on the appliance that took over: start again")
+}
+
+// after returns a transfer that goes on from a shadow.
+func (o *owner) after(s *shadow) *transfer {
+	ends := s.ends()
+	return &transfer{ends: ends, socket: o.socket, route: newRoute(&ends, o.socket.six), request: s.request, raw: s.record.Request, began: time.Now()}
 }
 
 func (o *owner) adopt(s *shadow, t *transfer) {
@@ -196,15 +215,21 @@ func (o *owner) adopt(s *shadow, t *transfer) {
 			return
 		}
 	}
-	t.image, s.image = s.image, nil
-	t.session = wire.NewAdopted(s.request.Agree(s.record.Size, wire.Limits{Block: s.record.Block, Window: s.record.Window}), s.record.Acked, s.record.Met)
-	t.resumed, t.adopted = 1, t.session.Bytes()
-	o.enter(t)
+	o.inherit(s, t)
 	if s.record.Met {
 		o.table.met(t)
 	}
-	o.s.stats.resumed.Add(1)
 	o.begin(t, wire.Adopted)
+}
+
+// inherit gives a transfer the file of its shadow, and what its client has agreed on with another appliance.
+func (o *owner) inherit(s *shadow, t *transfer) {
+	t.image, s.image = s.image, nil
+	limits := wire.Limits{Block: s.record.Block, Window: s.record.Window}
+	t.session = wire.NewAdopted(s.request.Agree(int64(len(t.image.data)), limits), s.record.Acked, s.record.Met)
+	t.resumed, t.adopted = 1, t.session.Bytes()
+	o.enter(t)
+	o.s.stats.resumed.Add(1)
 }
 
 // digested is a digest that has become known: transfers of that file may be told, or taken over.

@@ -160,6 +160,17 @@ func (r *Request) Agree(size int64, l Limits) Terms {
 	return t
 }
 
+// ipxeBlock is the size of block that iPXE asks for.
+const ipxeBlock = 1432
+
+// Takes tells whether a client that was told of one size, and has no block yet, gets a file of another size whole. Who has not asked for it goes by
+// the last block, which is shorter. PXELINUX and GRUB keep the first size that they are told, and would cut a longer file. iPXE makes room for each
+// block that comes; of a shorter file it waits for blocks that do not exist, or leaves rubbish behind its end (tftp_presize).
+func (r *Request) Takes(told, size int64) bool {
+	ipxe := r.Block == ipxeBlock && r.asked == 2 && r.order[0] == optBlock && r.order[1] == optSize
+	return !r.Size || size == told || ipxe && size > told
+}
+
 // AppendOAck appends the OACK that answers the request with the terms: what was asked for and can be had, in the order in which it was asked.
 func (r *Request) AppendOAck(p []byte, t Terms) []byte {
 	values := [options]int64{optBlock: int64(t.Block), optTimeout: int64(t.Timeout), optSize: t.Size, optWindow: int64(t.Window)}

@@ -46,6 +46,30 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// TestSizesThatClientsTake: what a client does that was told of another size than the file has, by its request.
+func TestSizesThatClientsTake(t *testing.T) {
+	for _, c := range []struct {
+		what, options   string
+		longer, shorter bool
+	}{
+		{"plain", "", true, true},
+		{"EDK2, which has asked for the size before", "blksize\x001468\x00windowsize\x004\x00", true, true},
+		{"iPXE", "blksize\x001432\x00tsize\x000\x00", true, false},
+		{"PXELINUX", "tsize\x000\x00blksize\x001408\x00", false, false},
+		{"GRUB", "blksize\x001024\x00tsize\x000\x00", false, false},
+		{"somebody with iPXE's block", "tsize\x000\x00blksize\x001432\x00", false, false},
+		{"and with windows", "blksize\x001432\x00tsize\x000\x00windowsize\x004\x00", false, false},
+	} {
+		r, err := ParseRequest([]byte("\x00\x01file\x00octet\x00" + c.options))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if longer, shorter, same := r.Takes(5000, 5001), r.Takes(5000, 4999), r.Takes(5000, 5000); longer != c.longer || shorter != c.shorter || !same {
+			t.Errorf("%s: longer %t, shorter %t, the same %t", c.what, longer, shorter, same)
+		}
+	}
+}
+
 func TestNoRequests(t *testing.T) {
 	for packet, want := range map[string]error{
 		"": ErrNoRequest, "\x00": ErrNoRequest, "\x00\x04\x00\x01": ErrNoRequest, "\x00\x63??": ErrNoRequest,
