@@ -25,7 +25,7 @@ const (
 	bookRound = 1 << 20
 	// bookFailures ends a round of writing: the registry refuses one page, or it refuses all.
 	bookFailures = 3
-	// bookPatience bounds one word with the registry; bookStart what a server with a new disk waits for it, and bookEnd the last words.
+	// bookPatience bounds one word with the registry, or one with all nodes' pages at a time; bookStart what a server with a new disk waits for it, and bookEnd the last words.
 	bookPatience = 3 * time.Second
 	bookStart    = 5 * time.Second
 	bookAgain    = 200 * time.Millisecond // between two tries of a start: an agent that starts beside us answers soon
@@ -64,12 +64,13 @@ type leasebook struct {
 	log    *slog.Logger
 	ready  chan struct{}
 
-	opened bool                  // what follows is Run's: what was there before was read
-	beats  map[netip.Addr]uint64 // of peers that are out of contact
-	news   bool                  // a page was written since the last beat
-	said   string                // the error that was logged
+	opened bool         // what follows is Run's: what this node wrote before is read
+	unread []netip.Addr // whose pages were not read yet
+	news   bool         // a page was written since the last beat
+	said   string       // the error that was logged
 
 	mu      sync.Mutex
+	beats   map[netip.Addr]uint64      // of peers that are out of contact
 	dirty   map[netip.Prefix]time.Time // since when a page is behind
 	written uint64
 	failed  uint64
@@ -78,7 +79,8 @@ type leasebook struct {
 
 func newLeasebook(p pages, own netip.Addr, peers []netip.Addr, log *slog.Logger) *leasebook {
 	return &leasebook{
-		pages: p, own: own, peers: peers, log: log, ready: make(chan struct{}), beats: make(map[netip.Addr]uint64), dirty: make(map[netip.Prefix]time.Time),
+		pages: p, own: own, peers: peers, log: log, ready: make(chan struct{}), unread: append([]netip.Addr{own}, peers...),
+		beats: make(map[netip.Addr]uint64), dirty: make(map[netip.Prefix]time.Time),
 	}
 }
 
@@ -95,51 +97,6 @@ func (b *leasebook) changed(list []leases.Lease) {
 			}
 		}
 	}
-}
-
-// recall returns all that was written down, for a server whose disk is new.
-func (b *leasebook) recall() (list []leases.Lease) {
-	ctx, cancel := context.WithTimeout(context.Background(), bookStart)
-	defer cancel()
-	for _, node := range append([]netip.Addr{b.own}, b.peers...) {
-		pages, err := b.pages.Pages(ctx, node)
-		for err != nil && ctx.Err() == nil {
-			select {
-			case <-ctx.Done():
-			case <-time.After(bookAgain):
-				pages, err = b.pages.Pages(ctx, node)
-			}
-		}
-		if err != nil {
-			b.log.Warn("the lease file is new, and what was written down of leases cannot be read yet", "error", err)
-			return list
-		}
-		for _, page := range b.read(node, pages) {
-			if list = append(list, page...); len(list) >= maxRecalled {
-				return list
-			}
-		}
-	}
-	return list
-}
-
-// read returns the leases of pages, by block. A page that cannot be read is left out.
-func (b *leasebook) read(node netip.Addr, pages map[string][]byte) map[netip.Prefix][]leases.Lease {
-	out := make(map[netip.Prefix][]leases.Lease)
-	for name, value := range pages {
-		a, err := netip.ParseAddr(name)
-		block := leases.PageOf(a)
-		var list []leases.Lease
-		if err == nil {
-			list, err = leases.DecodePage(time.Now(), block, value)
-		}
-		if err != nil {
-			b.log.Warn("leaving out a page of leases", "of", node, "page", name, "error", err)
-			continue
-		}
-		out[block] = list
-	}
-	return out
 }
 
 // Ready implements task.
@@ -200,59 +157,23 @@ func (b *leasebook) note(err error) {
 
 func (b *leasebook) round(ctx context.Context) error {
 	if !b.opened {
-		if err := b.open(ctx); err != nil {
-			return err
-		}
-		b.opened = true
-		return nil // the server takes what it was told before we write the next page
+		return b.open(ctx) // the server takes what it was told before we write the next page
 	}
-	err := errors.Join(b.write(ctx), b.beat(ctx), b.look(ctx))
+	err := errors.Join(b.write(ctx), b.beat(ctx), b.open(ctx), b.look(ctx))
 	if ctx.Err() != nil {
 		return nil // we stop
 	}
 	return err
 }
 
-// open reads what was there when we came: it may be more than our disk knows. All of it, and all that we know, is written anew.
-func (b *leasebook) open(ctx context.Context) error {
-	for _, node := range append([]netip.Addr{b.own}, b.peers...) {
-		pages, err := b.readPages(ctx, node, false)
-		if err != nil {
-			return err
-		}
-		if node != b.own {
-			continue
-		}
-		for block := range pages { // also those that nobody has a lease in any more
-			b.changed([]leases.Lease{{Address: block.Addr()}})
-		}
-	}
-	b.changed(b.server.Leases())
-	return nil
-}
-
-func (b *leasebook) readPages(ctx context.Context, node netip.Addr, lives bool) (map[netip.Prefix][]leases.Lease, error) {
-	bounded, cancel := context.WithTimeout(ctx, bookPatience)
-	defer cancel()
-	pages, err := b.pages.Pages(bounded, node)
-	if err != nil {
-		return nil, err
-	}
-	read := b.read(node, pages)
-	for _, list := range read {
-		if err := b.server.Learn(bounded, node, lives, list); err != nil {
-			return nil, err
-		}
-	}
-	return read, nil
-}
-
-// write writes the pages that are behind, the longest behind first.
+// write writes the pages that are behind, the longest behind first. It takes no longer than the time between two rounds.
 func (b *leasebook) write(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, bookPace)
+	defer cancel()
 	wrote := 0
 	var errs []error
 	for _, page := range b.behind() {
-		if wrote >= bookRound || len(errs) >= bookFailures {
+		if wrote >= bookRound || len(errs) >= bookFailures || ctx.Err() != nil {
 			break
 		}
 		b.mu.Lock()
@@ -298,55 +219,6 @@ func (b *leasebook) behind() []netip.Prefix {
 	return slices.SortedFunc(maps.Keys(b.dirty), func(x, y netip.Prefix) int {
 		return cmp.Or(b.dirty[x].Compare(b.dirty[y]), x.Addr().Compare(y.Addr()))
 	})
-}
-
-// away returns the peers that are out of contact.
-func (b *leasebook) away() (list []netip.Addr) {
-	for _, p := range b.server.Peers() {
-		if p.State != pair.InTouch && slices.Contains(b.peers, p.Address) {
-			list = append(list, p.Address)
-		}
-	}
-	return list
-}
-
-// look reads what peers wrote that are out of contact, also of those behind one whose word cannot be had.
-func (b *leasebook) look(ctx context.Context) error {
-	away := b.away()
-	maps.DeleteFunc(b.beats, func(a netip.Addr, _ uint64) bool { return !slices.Contains(away, a) })
-	var errs []error
-	for _, node := range away {
-		if err := b.lookAt(ctx, node); err != nil {
-			errs = append(errs, fmt.Errorf("peer %s: %w", node, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// lookAt reads what a peer wrote. That it wrote since we looked last says that it lives.
-func (b *leasebook) lookAt(ctx context.Context, node netip.Addr) error {
-	var beat uint64
-	if err := b.within(ctx, func(ctx context.Context) (err error) {
-		beat, err = b.pages.Beats(ctx, node)
-		return err
-	}); err != nil {
-		return err
-	}
-	before, known := b.beats[node]
-	if known && beat == before {
-		return nil
-	}
-	pages, err := b.readPages(ctx, node, known)
-	if err != nil {
-		return err
-	}
-	if known && len(pages) == 0 { // it lives, and has given nothing
-		if err := b.server.Learn(ctx, node, true, nil); err != nil {
-			return err
-		}
-	}
-	b.beats[node] = beat
-	return nil
 }
 
 // lag returns for how long the page that is longest behind is.

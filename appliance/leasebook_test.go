@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -20,7 +21,9 @@ import (
 type shelf struct {
 	mu    sync.Mutex
 	away  bool
-	torn  netip.Addr // the node whose pages cannot be read
+	torn  netip.Addr         // the node whose pages cannot be read
+	hangs []netip.Addr       // the nodes of which no word comes, and to which none goes
+	asked map[netip.Addr]int // how often pages were
 	pages map[netip.Addr]map[string][]byte
 	beats map[netip.Addr]uint64
 	puts  int
@@ -29,13 +32,36 @@ type shelf struct {
 }
 
 func newShelf() *shelf {
-	return &shelf{pages: make(map[netip.Addr]map[string][]byte), beats: make(map[netip.Addr]uint64)}
+	return &shelf{pages: make(map[netip.Addr]map[string][]byte), beats: make(map[netip.Addr]uint64), asked: make(map[netip.Addr]int)}
 }
 
 // pass lets time pass, and the nodes end what they do.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
+}
+
+// tear makes a node's pages unreadable; the zero address: nobody's.
+func (s *shelf) tear(node netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.torn = node
+}
+
+// reads returns how often a node's pages were asked for.
+func (s *shelf) reads(node netip.Addr) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked[node]
+}
+
+// hang keeps whoever asks for a node that hangs.
+func (s *shelf) hang(ctx context.Context, node netip.Addr) error {
+	if !slices.Contains(s.hangs, node) {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 func (s *shelf) set(away bool) {
@@ -69,7 +95,10 @@ func (s *shelf) do(f func()) error {
 	return nil
 }
 
-func (s *shelf) PutPage(_ context.Context, node netip.Addr, page string, value []byte) error {
+func (s *shelf) PutPage(ctx context.Context, node netip.Addr, page string, value []byte) error {
+	if err := s.hang(ctx, node); err != nil {
+		return err
+	}
 	return s.do(func() {
 		s.puts++
 		s.round += len(value)
@@ -83,11 +112,18 @@ func (s *shelf) PutPage(_ context.Context, node netip.Addr, page string, value [
 	})
 }
 
-func (s *shelf) Pages(_ context.Context, node netip.Addr) (pages map[string][]byte, err error) {
-	if node == s.torn {
+func (s *shelf) Pages(ctx context.Context, node netip.Addr) (pages map[string][]byte, err error) {
+	if err := s.hang(ctx, node); err != nil {
+		return nil, err
+	}
+	torn := false
+	err = s.do(func() {
+		s.asked[node]++
+		pages, torn = maps.Clone(s.pages[node]), node == s.torn
+	})
+	if torn {
 		return nil, errAway
 	}
-	err = s.do(func() { pages = maps.Clone(s.pages[node]) })
 	return pages, err
 }
 
@@ -95,7 +131,10 @@ func (s *shelf) Beat(_ context.Context, node netip.Addr, _ time.Time) error {
 	return s.do(func() { s.beats[node]++; s.round = 0 })
 }
 
-func (s *shelf) Beats(_ context.Context, node netip.Addr) (n uint64, err error) {
+func (s *shelf) Beats(ctx context.Context, node netip.Addr) (n uint64, err error) {
+	if err := s.hang(ctx, node); err != nil {
+		return 0, err
+	}
 	err = s.do(func() { n = s.beats[node] })
 	return n, err
 }
@@ -154,12 +193,20 @@ type bookNode struct {
 }
 
 func startBook(t *testing.T, s *shelf, own, peer netip.Addr, state pair.Contact) *bookNode {
+	return runBook(t, newLeasebook(s, own, []netip.Addr{peer}, slog.New(slog.DiscardHandler)), newBookkeeper(peer, state))
+}
+
+// newBookkeeper is a server without leases.
+func newBookkeeper(peer netip.Addr, state pair.Contact) *bookkeeper {
 	k := &bookkeeper{
 		table: leases.NewTable([]leases.Pool{{First: netip.MustParseAddr("198.18.0.10"), Last: netip.MustParseAddr("198.18.255.250")}}),
 		peers: []pair.Peer{{Address: peer, State: state}}, lives: make(map[netip.Addr]int), ready: make(chan struct{}),
 	}
 	close(k.ready)
-	b := newLeasebook(s, own, []netip.Addr{peer}, slog.New(slog.DiscardHandler))
+	return k
+}
+
+func runBook(t *testing.T, b *leasebook, k *bookkeeper) *bookNode {
 	b.server = k
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -308,6 +355,81 @@ func TestAPeerBehindOneThatCannotBeReadIsSeen(t *testing.T) {
 	if n.server.alive(bookB) != 0 || n.server.alive(bookC) != 2 {
 		t.Errorf("seen alive %d and %d times", n.server.alive(bookB), n.server.alive(bookC))
 	}
+}
+
+// page writes a lease of an address down for a node.
+func (s *shelf) page(node netip.Addr, address string) {
+	a := netip.MustParseAddr(address)
+	l := leases.Lease{Address: a, MAC: site.MAC{2, 0, 0, 0, 0, 1}, State: leases.Bound, Start: time.Now(), Expires: time.Now().Add(time.Hour), Version: 1}
+	s.pages[node] = map[string][]byte{leases.PageOf(a).Addr().String(): leases.EncodePage(time.Now(), []leases.Lease{l})}
+}
+
+// TestANodeThatCannotBeReadHidesNobody: at a start what the others wrote is read, and this node writes; what cannot be read is tried again, and nothing else is.
+func TestANodeThatCannotBeReadHidesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShelf()
+		s.torn = bookB
+		s.page(bookB, "198.18.0.20")
+		s.page(bookC, "198.18.4.20")
+		n := newLeasebook(s, bookA, []netip.Addr{bookB, bookC}, slog.New(slog.DiscardHandler))
+		if list := n.recall(); len(list) != 1 || list[0].Address != netip.MustParseAddr("198.18.4.20") {
+			t.Errorf("recalled %v", list)
+		}
+		before := s.reads(bookC)
+		running := runBook(t, n, newBookkeeper(bookB, pair.InTouch))
+		pass(3 * bookPace)
+		if got := len(running.server.Leases()); got != 1 || s.count(bookA) != 1 {
+			t.Errorf("%d leases, %d pages written", got, s.count(bookA))
+		}
+		if _, _, failed, err := n.lag(time.Now()); failed == 0 || !errors.Is(err, errAway) {
+			t.Errorf("%d failures, %v", failed, err)
+		}
+		s.tear(netip.Addr{})
+		pass(3 * bookPace)
+		if got := len(running.server.Leases()); got != 2 || s.reads(bookC) != before+1 {
+			t.Errorf("%d leases; the pages that could be read were read %d times", got, s.reads(bookC)-before)
+		}
+		if _, _, _, err := n.lag(time.Now()); err != nil {
+			t.Error(err)
+		}
+		running.stop()
+	})
+}
+
+// TestARoundEndsThoughTheRegistryHangs: however many peers there are, and pages to write, and the peers of which there is word are seen.
+func TestARoundEndsThoughTheRegistryHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShelf()
+		n := newLeasebook(s, bookA, []netip.Addr{bookB, bookC}, slog.New(slog.DiscardHandler))
+		k := newBookkeeper(bookC, pair.Away)
+		n.server = k
+		if err := n.round(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i := range byte(8) {
+			peer := netip.AddrFrom4([4]byte{198, 18, 0, 100 + i})
+			s.hangs, n.peers = append(s.hangs, peer), append(n.peers, peer)
+			k.peers = slices.Insert(k.peers, 0, pair.Peer{Address: peer, State: pair.Away})
+		}
+		for range 3 {
+			start := time.Now()
+			if err := n.round(t.Context()); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > bookPatience {
+				t.Errorf("%v after %s", err, time.Since(start))
+			}
+			if err := s.Beat(t.Context(), bookC, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if k.alive(bookC) != 2 {
+			t.Errorf("the peer of which there is word was seen alive %d times", k.alive(bookC))
+		}
+		s.hangs = append(s.hangs, bookA)
+		(&bookNode{leasebook: n, server: k}).give("198.18.0.10", 5000)
+		start := time.Now()
+		if err := n.write(t.Context()); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > bookPace || len(n.behind()) != 5 {
+			t.Errorf("%v after %s", err, time.Since(start))
+		}
+	})
 }
 
 // TestABadPageIsLeftOut: the others count.
