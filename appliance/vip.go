@@ -318,7 +318,7 @@ func (w *worker) vipStatus() []web.VIP {
 		s := w.vips[i].Status()
 		v := web.VIP{
 			VRID: cfg.VRID, State: string(s.State), Since: s.Since, Priority: s.Priority,
-			Reason: string(s.Last.Cause), Odd: map[string]uint64{},
+			Reason: s.Last.Cause.Text(), Odd: map[string]uint64{},
 		}
 		for _, p := range cfg.Addresses {
 			v.Addresses = append(v.Addresses, p.Addr().String())

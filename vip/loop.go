@@ -338,7 +338,7 @@ func (r *Router) tell(t vrrp.Transition) {
 		s.State, s.Since, s.Last = t.To, now, last
 		s.Transitions[t.Cause]++
 	})
-	r.log.Info("vip", "state", t.To, "was", t.From, "cause", t.Cause, "addresses", r.vrrp.Addresses, "owner", r.machine.Owner())
+	r.log.Info("vip", "state", t.To, "was", t.From, "cause", t.Cause.Text(), "addresses", r.vrrp.Addresses, "owner", r.machine.Owner())
 	for {
 		select {
 		case r.changes <- last:

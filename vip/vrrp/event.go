@@ -85,20 +85,37 @@ func (Announce) action()   {}
 func (Probe) action()      {}
 func (Transition) action() {}
 
-// Cause says in words why the state changed.
+// Cause says why the state changed. It feeds tests, the metric's label and, by its Text, the log and the status page.
 type Cause string
 
 // The causes of a Transition.
 const (
 	Started       Cause = "started"
-	OwnsAddresses Cause = "started with priority 255: the addresses are its own"
-	Silence       Cause = "no better router was heard in time"
-	Resigned      Cause = "the active router resigned"
-	Outranked     Cause = "another router ranks higher"
-	HandedOver    Cause = "it was told to hand over, and another router has taken over"
-	Withdrawn     Cause = "its priority was set to 0"
-	Overslept     Cause = "it slept too long to know who is active"
-	HoldFailed    Cause = "the addresses could not be added"
-	Robbed        Cause = "somebody took the addresses away"
+	OwnsAddresses Cause = "owns_addresses"
+	Silence       Cause = "silence"
+	Resigned      Cause = "resigned"
+	Outranked     Cause = "outranked"
+	HandedOver    Cause = "handed_over"
+	Withdrawn     Cause = "withdrawn"
+	Overslept     Cause = "overslept"
+	HoldFailed    Cause = "hold_failed"
+	Robbed        Cause = "robbed"
 	Stopped       Cause = "stopped"
 )
+
+var causeTexts = map[Cause]string{
+	Started:       "started",
+	OwnsAddresses: "started with priority 255: the addresses are its own",
+	Silence:       "no better router was heard in time",
+	Resigned:      "the active router resigned",
+	Outranked:     "another router ranks higher",
+	HandedOver:    "it was told to hand over, and another router has taken over",
+	Withdrawn:     "its priority was set to 0",
+	Overslept:     "it slept too long to know who is active",
+	HoldFailed:    "the addresses could not be added",
+	Robbed:        "somebody took the addresses away",
+	Stopped:       "stopped",
+}
+
+// Text returns the cause in words.
+func (c Cause) Text() string { return causeTexts[c] }

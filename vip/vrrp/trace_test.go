@@ -189,7 +189,7 @@ func describe(a Action) string {
 		}
 		return "probe"
 	case Transition:
-		return fmt.Sprintf("%s -> %s: %s", a.From, a.To, a.Cause)
+		return fmt.Sprintf("%s -> %s: %s", a.From, a.To, a.Cause.Text())
 	}
 	return fmt.Sprintf("unknown action %T", a)
 }

@@ -99,7 +99,7 @@ func TestMetricsInLife(t *testing.T) {
 	says("b", `everboot_vip_advertisements_sent_total{vrid="51"}`, "b advertises", more)
 	says("b", `everboot_peer_up{peer="198.18.0.2"}`, "b misses a", is(0))
 	says("b", `everboot_dhcp_peer_in_touch{peer="198.18.0.2"}`, "b shares leases with nobody", is(0))
-	says("b", `everboot_vip_transitions_total{cause="no better router was heard in time",vrid="51"}`, "it heard nothing of a any more", is(1))
+	says("b", `everboot_vip_transitions_total{cause="silence",vrid="51"}`, "it heard nothing of a any more", is(1))
 }
 
 // metricOf asks an appliance for one of its metrics.
