@@ -143,7 +143,7 @@ func (e entry) device() (d site.Device, err error) {
 	if d.Address6, err = netip.ParseAddr(e.ip6); e.ip6 != "" && (err != nil || !d.Address6.Is6() || high64(d.Address6) == 0) {
 		return d, fmt.Errorf("address %q: use a whole IPv6 address", e.ip6)
 	}
-	if made := madeName(d.MAC); e.name != made && e.name != made+six {
+	if e.name != madeName(d.MAC) {
 		d.Name = e.name
 	}
 	return d, d.Check()
@@ -269,6 +269,9 @@ func parseISC(text []byte) (list []entry, err error) {
 		}
 		if e.ip == "" && e.ip6 == "" {
 			return nil, at(w[i].line, "host %s has no fixed-address", e.name)
+		}
+		if e.ip == "" {
+			e.name = strings.TrimSuffix(e.name, six)
 		}
 		list = append(list, e)
 		i = j

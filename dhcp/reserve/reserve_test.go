@@ -21,10 +21,12 @@ var clients = []site.Device{
 	{MAC: site.MAC{0x52, 0x54, 0, 0, 0, 2}, Name: "t2", Address: netip.MustParseAddr("198.18.0.52"), ClientID: "\x01RT\x00\x00\x00\x02"},
 }
 
-// nameless are devices without a name, and one whose name could be that of another's host.
+// nameless are devices without a name, and some whose names could have been made for one.
 var nameless = []site.Device{
 	{MAC: site.MAC{0x52, 0x54, 0, 0, 0, 1}, Address: netip.MustParseAddr("198.18.0.51"), Address6: netip.MustParseAddr("2001:db8::51")},
 	{MAC: site.MAC{0x52, 0x54, 0, 0, 0, 2}, Name: "host-525400000003", Address: netip.MustParseAddr("198.18.0.52")},
+	{MAC: site.MAC{0x52, 0x54, 0, 0, 0, 5}, Name: "host-525400000005", Address: netip.MustParseAddr("198.18.0.55"), Address6: netip.MustParseAddr("2001:db8::55")},
+	{MAC: site.MAC{0x52, 0x54, 0, 0, 0, 6}, Name: "host-525400000005-v6", Address: netip.MustParseAddr("198.18.0.56")},
 	{MAC: site.MAC{0x52, 0x54, 0, 0, 0, 4}, Address6: netip.MustParseAddr("2001:db8::54")},
 }
 

@@ -24,7 +24,7 @@ func Write(f Format, devices []site.Device) []byte {
 			if d.ClientID != "" {
 				client = fmt.Sprintf("  option dhcp-client-identifier %s;\n", d.ClientID)
 			}
-			host := name(d)
+			host := cmp.Or(d.Name, madeName(d.MAC)) // it must have one
 			if d.Address.IsValid() {
 				fmt.Fprintf(&b, "host %s {\n  hardware ethernet %s;\n%s  fixed-address %s;\n}\n", host, d.MAC, client, d.Address)
 				host += six // dhcpd takes one address a host
@@ -39,16 +39,19 @@ func Write(f Format, devices []site.Device) []byte {
 			if d.ClientID != "" {
 				client = "id:" + d.ClientID.String() + ","
 			}
-			var addresses []string
+			var words []string
 			if d.Address.IsValid() {
-				addresses = append(addresses, d.Address.String())
+				words = append(words, d.Address.String())
 			} else {
 				client = "" // dnsmasq would take it for a DUID
 			}
 			if d.Address6.IsValid() {
-				addresses = append(addresses, "["+d.Address6.String()+"]")
+				words = append(words, "["+d.Address6.String()+"]")
 			}
-			fmt.Fprintf(&b, "dhcp-host=%s,%s%s,%s\n", d.MAC, client, strings.Join(addresses, ","), name(d))
+			if d.Name != "" {
+				words = append(words, d.Name)
+			}
+			fmt.Fprintf(&b, "dhcp-host=%s,%s%s\n", d.MAC, client, strings.Join(words, ","))
 		}
 	case Kea:
 		writeKea(&b, devices)
@@ -119,11 +122,11 @@ func written(a netip.Addr) string {
 	return a.String()
 }
 
-// name is what a host is called where it must have a name.
-func name(d site.Device) string { return cmp.Or(d.Name, madeName(d.MAC)) }
-
-// six ends the name of a host that has the IPv6 address of another one's device.
-const six = "-v6"
+// What dhcpd's hosts are called that have no name of their own. No device has a name with an underscore, so that nobody's is taken for one of these.
+const (
+	made = "unnamed_" // and the MAC
+	six  = "_v6"      // after the name of the host that has the IPv4 address
+)
 
 // madeName is the name of a host whose device has none; who reads it takes it for none.
-func madeName(mac site.MAC) string { return "host-" + strings.ReplaceAll(mac.String(), ":", "") }
+func madeName(mac site.MAC) string { return made + strings.ReplaceAll(mac.String(), ":", "") }
