@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	bootInterval = time.Second
+	// bootInterval: of a server whose process died, the kernel says so at once, and two failures are 0.6 s at most. Silence takes the time-outs of two probes.
+	bootInterval = 500 * time.Millisecond
 	// streamerInterval bounds how old our word on a streamer can be; a process that dies is noticed at once, by Watch.
 	streamerInterval = 500 * time.Millisecond
 	streamerTimeout  = time.Second

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -59,6 +60,59 @@ func TestTFTPProbe(t *testing.T) {
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, want %q", c.file, err, c.want)
 		}
+	}
+}
+
+// TestTFTPProbeHearsThatNobodyListens: a process that died is known at once, not when time is up.
+func TestTFTPProbeHearsThatNobodyListens(t *testing.T) {
+	for network, host := range map[string]net.IP{"udp4": net.IPv4(127, 0, 0, 1), "udp6": net.IPv6loopback} {
+		conn, err := net.ListenUDP(network, &net.UDPAddr{IP: host})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		start := time.Now()
+		err = health.TFTP(conn.LocalAddr().(*net.UDPAddr).AddrPort(), "x", health.Contains(""))(t.Context())
+		if took := time.Since(start); !errors.Is(err, syscall.ECONNREFUSED) || took > health.DefaultTimeout/2 {
+			t.Errorf("%s: %v after %s", network, err, took)
+		}
+	}
+}
+
+// TestTFTPProbeOfHostileServers: what a server sends is bounded, and what is no answer to us is none.
+func TestTFTPProbeOfHostileServers(t *testing.T) {
+	for name, c := range map[string]struct {
+		answers []string // to the first packet
+		want    string
+	}{
+		"a larger block than asked for": {[]string{"\x00\x06blksize\x0065464\x00"}, "was not asked for"},
+		"options without a value":       {[]string{"\x00\x06blksize\x00", "\x00\x03\x00\x01everboot"}, "was not asked for"},
+		"a size that is none":           {[]string{"\x00\x06tsize\x00-1\x00"}, "was not asked for"},
+		"fewer bytes than promised":     {[]string{"\x00\x06tsize\x0099\x00", "\x00\x03\x00\x01everboot"}, "8 bytes came, 99 were promised"},
+		"the wrong block":               {[]string{"\x00\x03\x00\x02none", "\x00\x03\x00\x01everboot"}, ""},
+		"a word too short":              {[]string{"\x00\x03", "", "\x00\x03\x00\x01everboot"}, ""},
+		"a refusal":                     {[]string{"\x00\x05\x00\x01no such file\x00"}, `"no such file" (error 1)`},
+		"an unknown packet":             {[]string{"\x00\x09\x00\x01xx", "\x00\x03\x00\x01everboot"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			go func() {
+				b := make([]byte, 1500)
+				if _, from, err := conn.ReadFromUDPAddrPort(b); err == nil {
+					for _, a := range c.answers {
+						conn.WriteToUDPAddrPort([]byte(a), from)
+					}
+				}
+			}()
+			err = health.TFTP(conn.LocalAddr().(*net.UDPAddr).AddrPort(), "x", health.Contains("everboot"))(t.Context())
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
 	}
 }
 

@@ -146,7 +146,7 @@ func TestRiseAndFall(t *testing.T) {
 			t.Errorf("%d probes in 10 s at 1 s", probes)
 		}
 		f.broken.Store(true)
-		s.pass(2 * time.Second)
+		s.pass(time.Second) // it fails once on the grid, and is asked again soon
 		s.want()
 		if r := s.runner.Status()[0]; r.Check.Health != site.Up || r.Error != "broken" || r.Failures != 2 || r.Probes != uint64(probes)+2 {
 			t.Errorf("%+v", r)
@@ -158,6 +158,26 @@ func TestRiseAndFall(t *testing.T) {
 		s.want()
 		s.pass(time.Second)
 		s.want("x up ")
+	})
+}
+
+// TestADeathIsKnownSoon: a second failure does not wait for the next turn, but what fails again and again is not asked more often than others.
+func TestADeathIsKnownSoon(t *testing.T) {
+	simulate(t, func(s *scene) {
+		f := &fake{name: "x"}
+		c := f.check()
+		c.Fall = 2
+		s.set(c)
+		s.pass(10 * time.Second)
+		s.want("x up ")
+		f.broken.Store(true)
+		s.pass(1100 * time.Millisecond)
+		s.want("x down broken")
+		probes := f.probes.Load()
+		s.pass(10 * time.Second)
+		if n := f.probes.Load() - probes; n > 11 {
+			t.Errorf("%d probes in 10 s of what is down", n)
+		}
 	})
 }
 

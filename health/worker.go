@@ -57,7 +57,7 @@ func (w *worker) run(ctx context.Context, after <-chan struct{}) {
 	if after != nil {
 		<-after
 	}
-	for lost := false; w.waitOpen(ctx); {
+	for lost, failed := false, false; w.waitOpen(ctx); {
 		took, err := w.probe(ctx)
 		if ctx.Err() != nil {
 			return // the probe was cut off
@@ -67,7 +67,11 @@ func (w *worker) run(ctx context.Context, after <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		}
-		lost = w.rest(ctx, err == nil && !lost)
+		until := w.next(time.Now())
+		if err != nil && !failed {
+			until = time.Now().Add(againAfter)
+		}
+		lost, failed = w.rest(ctx, until, err == nil && !lost), err != nil
 	}
 }
 
@@ -93,10 +97,13 @@ func (w *worker) probe(ctx context.Context) (time.Duration, error) {
 	return time.Since(start), err
 }
 
+// againAfter is when a probe that failed is repeated, if the one before did not: that it is a death and no hiccup is known soon.
+const againAfter = 100 * time.Millisecond
+
 // rest waits for the time of the next probe, or until the check has been opened. If it may watch meanwhile, it returns true as soon as
 // the thing is lost. It may not after a loss, lest a thing that dies after each probe be probed without a pause.
-func (w *worker) rest(ctx context.Context, watch bool) (lost bool) {
-	ctx, cancel := context.WithDeadline(ctx, w.next(time.Now()))
+func (w *worker) rest(ctx context.Context, until time.Time, watch bool) (lost bool) {
+	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	if watch && w.check.Watch != nil && w.check.Watch(ctx) != nil && ctx.Err() == nil {
 		return true

@@ -2,6 +2,8 @@ package fleet_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +59,7 @@ func TestNoHealthyStreamerMeansNoBootFile(t *testing.T) {
 		t.Errorf("with a streamer: %v", lease)
 	}
 	strangerIsTakenIn(t, f)
+	deadTFTPIsNotNamed(t, f, ask)
 
 	f.Host["s1"].KillAll()
 	for _, node := range []string{"a", "b"} {
@@ -70,6 +73,38 @@ func TestNoHealthyStreamerMeansNoBootFile(t *testing.T) {
 	if lease["ip"] != "198.18.0.59" || lease["bootfile"] != "" || lease["boot_file"] != "" || lease["tftp"] != "" {
 		t.Errorf("without a streamer: %v; want the address and nothing to boot", lease)
 	}
+}
+
+// deadTFTPIsNotNamed closes port 69 of both appliances, as it is when a server's process has died, and opens it again.
+func deadTFTPIsNotNamed(t *testing.T, f *fleet.Fleet, ask func() lab.Lease) {
+	t.Helper()
+	onBoth := func(rules string) {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "rules.nft")
+		must(t, os.WriteFile(path, []byte(rules), 0o600))
+		for _, node := range []string{"a", "b"} {
+			if out, err := f.Host[node].Run(t.Context(), "nft", "-f", path); err != nil {
+				t.Fatal(err, out)
+			}
+		}
+	}
+	onBoth("table inet dead { chain in { type filter hook input priority 0; udp dport 69 reject with icmpx type port-unreachable; }; }\n")
+	died := time.Now()
+	var asked time.Duration // after the death, for the first time without hearing of the server
+	lease := ask()
+	for lease["bootfile"] != "" && asked < 10*time.Second {
+		asked = time.Since(died)
+		lease = ask()
+	}
+	t.Logf("who asked %s after its death heard nothing of the dead TFTP server", asked.Round(time.Millisecond))
+	if asked > 1100*time.Millisecond || lease["tftp"] != "" || lease["ip"] != "198.18.0.59" {
+		t.Errorf("asked %s after TFTP died: %v; want the address and nothing to boot after a second", asked, lease)
+	}
+	if out, err := f.Command("a", "explain", "198.18.0.59"); err != nil || !strings.Contains(out, "[tftp-down]") {
+		t.Errorf("explain: %v, %s", err, out)
+	}
+	onBoth("delete table inet dead\n")
+	must(t, lab.Eventually(nodeTime, "TFTP is named again", func() bool { return ask()["bootfile"] == "undionly.kpxe" }))
 }
 
 // strangerIsTakenIn has a collection take in who asks, and asks as the ROM of a machine that nobody knows.
