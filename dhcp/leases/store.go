@@ -263,24 +263,28 @@ func (s *Store) SetSynced(t time.Time) error {
 
 // Commit puts leases on the disk: many at once cost little more than one.
 func (s *Store) Commit(list []Lease) error {
+	return inPieces(s, list, func(b []byte, l Lease) []byte {
+		return frame(b, recordLease, func(b []byte) []byte { return encode(b, l) })
+	})
+}
+
+// Delete removes leases.
+func (s *Store) Delete(list []netip.Addr) error {
+	return inPieces(s, list, func(b []byte, a netip.Addr) []byte {
+		return frame(b, recordDelete, func(b []byte) []byte { return append(append(b, byte(a.BitLen()/8)), a.AsSlice()...) })
+	})
+}
+
+// inPieces writes a record of each, in pieces of no more than a chunk.
+func inPieces[T any](s *Store, list []T, record func([]byte, T) []byte) error {
 	var b []byte
-	for _, l := range list {
-		b = frame(b, recordLease, func(b []byte) []byte { return encode(b, l) })
-		if len(b) > chunk/2 {
+	for _, x := range list {
+		if b = record(b, x); len(b) > chunk/2 {
 			if err := s.write(b); err != nil {
 				return err
 			}
 			b = b[:0]
 		}
-	}
-	return s.write(b)
-}
-
-// Delete removes leases.
-func (s *Store) Delete(list []netip.Addr) error {
-	var b []byte
-	for _, a := range list {
-		b = frame(b, recordDelete, func(b []byte) []byte { return append(append(b, byte(a.BitLen()/8)), a.AsSlice()...) })
 	}
 	return s.write(b)
 }

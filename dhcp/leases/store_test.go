@@ -50,6 +50,28 @@ func TestStoreKeepsLeases(t *testing.T) {
 	s.Close()
 }
 
+// TestManyAreDeletedInPieces: what lies more than a chunk behind a record that is not whole makes a file damaged, so no write is longer.
+func TestManyAreDeletedInPieces(t *testing.T) {
+	s, _, err := Open(filepath.Join(t.TempDir(), "leases.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if s.direct == nil {
+		t.Skip("the file system writes through its cache only")
+	}
+	var list []netip.Addr
+	for i := range 3 * chunk / 14 {
+		list = append(list, netip.AddrFrom4([4]byte{198, byte(i >> 16), byte(i >> 8), byte(i)}))
+	}
+	if err := s.Delete(list); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(s.direct.buf); n > chunk { // it holds the longest write
+		t.Errorf("a write of %d bytes", n)
+	}
+}
+
 // fill makes a lease file with enough in it to have many pages.
 func fill(t *testing.T) string {
 	t.Helper()
