@@ -78,6 +78,7 @@ func TestBadReservations(t *testing.T) {
 		{"198.18.0.1", "belongs to a router"},
 		{"198.18.0.3", "an appliance"},
 		{"198.18.0.10", "the VIP"},
+		{"198.18.0.11", "the VIP"}, // a further one
 		{"198.18.0.21", "a streamer"},
 	} {
 		v := testView()

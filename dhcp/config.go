@@ -28,6 +28,9 @@ type Config struct {
 	// shared out by it. When the list changes, some addresses get another owner, who does not know who has them: change it on all
 	// appliances, and let those leases run out.
 	Peers []netip.Addr
+	// Taken are further addresses of the appliances that no client may be given: floating ones, and those of this host, for which its kernel answers no ARP request
+	// of its own.
+	Taken []netip.Addr
 	// ServerID is the server identifier (option 54), the same on all appliances: an address that always one of them answers at, so that
 	// renewals reach whoever lives. Default: ServerAddress.
 	ServerID netip.Addr

@@ -1,7 +1,6 @@
 package dhcp
 
 import (
-	"cmp"
 	"net/netip"
 	"time"
 
@@ -167,6 +166,9 @@ func (h *exchange) choose() Reason {
 		return NoPool
 	}
 	if h.keptFromStrangers() {
+		if h.spareOf(h.sub).free == 0 && h.table.Waits(h.sub.Network) {
+			return PoolHeld
+		}
 		return PoolKept
 	}
 	a, ok := h.table.Pick(h.now, h.sub.Network, h.avoid(h.r.device))
@@ -183,6 +185,9 @@ func (h *exchange) choose() Reason {
 // request tells the states of a client apart by what it fills in (RFC 2131 §4.3.2).
 func (h *exchange) request() Reason {
 	switch {
+	// Some renew with option 54 filled in, which is wrong, but clear.
+	case h.r.ciaddr.IsValid() && !h.r.requested.IsValid() && (!h.r.server.IsValid() || h.isUs(h.r.server)):
+		return h.extending()
 	case h.r.server.IsValid():
 		return h.selecting()
 	case h.r.ciaddr.IsValid():
@@ -199,8 +204,7 @@ func (h *exchange) selecting() Reason {
 	if h.sub, ok = h.subnetFor(h.r); !ok {
 		return NoSubnet
 	}
-	// Some renew with option 54 filled in and no option 50, which is wrong, but clear.
-	h.addr = cmp.Or(h.r.requested, h.r.ciaddr)
+	h.addr = h.r.requested
 	if !h.isUs(h.r.server) {
 		h.forget()
 		h.noteForeign(h.now, h.r.server, h.r.mac)
@@ -222,6 +226,9 @@ func (h *exchange) selecting() Reason {
 	if !h.free(h.now, h.addr, h.r, h.sub) {
 		return h.nak(NotIts)
 	}
+	if h.keptFromStrangers() {
+		return h.nak(PoolKept)
+	}
 	return h.ack(Pooled)
 }
 
@@ -232,11 +239,15 @@ func (h *exchange) rebooting() Reason {
 		return NoSubnet
 	}
 	h.addr = h.r.requested
+	if !h.sub.Network.Contains(h.addr) {
+		// Each node knows that. The address has no owner who could live or be dead.
+		if !h.first() && !h.neglected() {
+			return OtherNode
+		}
+		return h.nak(WrongNetwork)
+	}
 	if !h.answerable() {
 		return OtherNode
-	}
-	if !h.sub.Network.Contains(h.addr) {
-		return h.nak(WrongNetwork)
 	}
 	return h.claim()
 }
@@ -258,6 +269,9 @@ func (h *exchange) extending() Reason {
 	}
 	if !h.adoptable() {
 		return NoRecord
+	}
+	if h.keptFromStrangers() {
+		return PoolKept
 	}
 	return h.ack(Readopted)
 }
@@ -309,7 +323,8 @@ func (h *exchange) release() Reason {
 
 // decline takes an address out of use for a while. It is never answered (RFC 2131 §4.3.3).
 func (h *exchange) decline() Reason {
-	if h.addr = h.r.requested; !h.addr.IsValid() {
+	// Which server's lease it is must be said (RFC 2131 table 5).
+	if h.addr = h.r.requested; !h.addr.IsValid() || !h.r.server.IsValid() {
 		return Malformed
 	}
 	if !h.isUs(h.r.server) {

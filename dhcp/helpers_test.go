@@ -19,6 +19,7 @@ func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 func testConfig() Config {
 	return Config{
 		Interface: "eth0", ServerAddress: ip("198.18.0.2"), Peers: []netip.Addr{ip("198.18.0.3")}, LeaseFile: "leases.db",
+		Taken: []netip.Addr{ip("198.18.0.11")},
 		Subnets: []Subnet{
 			{
 				Network: netip.MustParsePrefix("198.18.0.0/24"), Range: [2]netip.Addr{ip("198.18.0.100"), ip("198.18.0.199")},

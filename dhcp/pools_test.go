@@ -83,6 +83,21 @@ func TestSeveralPools(t *testing.T) {
 	}
 }
 
+// TestNoClientGetsAnApplianceAddress: this host's own addresses and floating ones, which ARP does not find here, are in no pool.
+func TestNoClientGetsAnApplianceAddress(t *testing.T) {
+	cfg := alone()
+	cfg.Taken = []netip.Addr{ip("198.18.0.100"), ip("198.18.0.102")}
+	s := NewState(cfg)
+	for i, q := range []*dhcpv4.DHCPv4{
+		message(stranger, discover), message(pooled, discover, requested("198.18.0.102")), message(known, ask, ciaddr("198.18.0.100")),
+	} {
+		p, e := Handle(epoch, &site.View{}, q, s)
+		if p == nil || slices.Contains([]string{"198.18.0.100", "198.18.0.102"}, p.YourIPAddr.String()) || i == 2 && e.Decision.Reason != NotIts {
+			t.Errorf("%v", e.Decision)
+		}
+	}
+}
+
 // TestStrangersLeaveAddressesForDevices: machines that make up MACs take no more than what the site's own devices do not need.
 func TestStrangersLeaveAddressesForDevices(t *testing.T) {
 	view := testView()
@@ -114,6 +129,59 @@ func TestStrangersLeaveAddressesForDevices(t *testing.T) {
 		if reason := boots(site.MAC{0x52, 0x54, 0, 0, 2, byte(i)}); reason != Pooled {
 			t.Errorf("device %d: %s", i, reason)
 		}
+	}
+}
+
+// TestKeptAddressesAreNotCountedTwice: what is reserved for others, and what is not settled, is no address to spare.
+func TestKeptAddressesAreNotCountedTwice(t *testing.T) {
+	view, s := testView(), NewState(alone())
+	for i := range 80 {
+		mac := site.MAC{0x52, 0x54, 0, 0, 2, byte(i)}
+		view.Devices[mac] = site.Device{MAC: mac}
+		if i < 60 { // inside the range
+			view.Devices[mac] = site.Device{MAC: mac, Address: netip.AddrFrom4([4]byte{198, 18, 0, byte(130 + i)})}
+		}
+	}
+	given := 0
+	for i := range 200 {
+		if _, e := Handle(epoch, view, message(site.MAC{2, 0, 0, 0, 0, byte(i)}, discover), s); e.Decision.Reason == Pooled {
+			given++
+		}
+	}
+	// Of 100 addresses 60 are reserved, and 21 kept for the devices without an address of their own.
+	if given != 19 {
+		t.Errorf("%d strangers have an address", given)
+	}
+}
+
+// TestWhoAsksForAnAddressIsAStrangerToo: no way into the pool passes the guard.
+func TestWhoAsksForAnAddressIsAStrangerToo(t *testing.T) {
+	for name, with := range map[string]func(string) []change{
+		"an offer that we do not remember": func(a string) []change { return []change{serverID("198.18.0.2"), requested(a)} },
+		"a lease that we do not know":      func(a string) []change { return []change{ciaddr(a)} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			view, s := testView(), NewState(alone())
+			for i := range 30 {
+				mac := site.MAC{0x52, 0x54, 0, 0, 2, byte(i)}
+				view.Devices[mac] = site.Device{MAC: mac}
+			}
+			given := 0
+			for i := range 100 {
+				a := netip.AddrFrom4([4]byte{198, 18, 0, byte(100 + i)})
+				p, e := Handle(epoch, view, message(site.MAC{2, 0, 0, 0, 0, byte(i)}, ask, with(a.String())...), s)
+				switch {
+				case p != nil && p.MessageType() == dhcpv4.MessageTypeAck:
+					given++
+				case a == ip("198.18.0.150"): // reserved
+				case e.Decision.Reason != PoolKept:
+					t.Fatalf("%s: %v", a, e.Decision)
+				}
+			}
+			if given != 68 { // of 100 without one reservation and 31 kept
+				t.Errorf("%d strangers have an address", given)
+			}
+		})
 	}
 }
 

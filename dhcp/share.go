@@ -25,7 +25,7 @@ const (
 
 // isUs reports whether a server identifier is ours: the common one, or this node's own.
 func (h *exchange) isUs(server netip.Addr) bool {
-	if server == h.cfg.serverID() || server == h.cfg.ServerAddress || server == h.r.override {
+	if server == h.cfg.serverID() || server == h.cfg.ServerAddress || h.r.override.IsValid() && server == h.r.override {
 		return true
 	}
 	// Before they were one service, peers answered under their own addresses.

@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -28,11 +29,12 @@ type State struct {
 
 	waiting   int // devices of the view that get an address from a pool and have none, as of waitingAt
 	waitingAt time.Time
+	spare     map[netip.Prefix]*spare // by subnet
 }
 
 // NewState returns the state of a server with the configuration, which must be valid, and no leases.
 func NewState(cfg Config) *State {
-	s := &State{cfg: cfg, asked: newAsked()}
+	s := &State{cfg: cfg, asked: newAsked(), spare: make(map[netip.Prefix]*spare)}
 	var pools []leases.Pool
 	for _, sub := range cfg.Subnets {
 		for _, p := range sub.pools() {
@@ -64,7 +66,7 @@ func (s *State) owns(a netip.Addr) bool {
 	if s.pair != nil {
 		return s.pair.Owns(a)
 	}
-	return owns(a, s.cfg.ServerAddress, s.cfg.Peers)
+	return pair.Owns(a, s.cfg.ServerAddress, slices.Values(s.cfg.Peers))
 }
 
 // look makes ready what the decisions need of a view.
@@ -92,8 +94,8 @@ func (s *State) look(v *site.View) {
 // infrastructure returns the addresses that machines other than clients are known to have.
 func infrastructure(c Config, v *site.View) map[netip.Addr]bool {
 	taken := map[netip.Addr]bool{c.ServerAddress: true, c.serverID(): true, v.Boot.Address: true}
-	for _, p := range c.Peers {
-		taken[p] = true
+	for _, a := range slices.Concat(c.Peers, c.Taken) {
+		taken[a] = true
 	}
 	for _, s := range c.Subnets {
 		taken[s.Router] = true
@@ -166,18 +168,43 @@ func (s *State) avoid(mac site.MAC) func(netip.Addr) bool {
 }
 
 // keptFromStrangers reports whether the pool where a client is has no more addresses to spare than devices of the site may still ask for, and
-// the client is none of those: machines that make up one MAC after the other get no further. Half of a pool is for anybody.
+// the client is none of those: machines that make up one MAC after the other get no further. Half of a pool is for anybody. Who is not refused takes one.
 func (h *exchange) keptFromStrangers() bool {
 	if _, known := h.view.Devices[h.r.device]; known || len(h.view.Devices) == 0 {
 		return false
 	}
-	nodes := len(h.cfg.Peers) + 1
-	free, size := h.table.Spare(h.sub.Network, nodes)
-	most := min(len(h.view.Devices), size/2) / nodes
-	return free <= most && free <= min(h.waitingDevices(h.now), size/2)/nodes
+	nodes, p := len(h.cfg.Peers)+1, h.spareOf(h.sub)
+	kept := func(devices int) int { return min(devices, p.size/2) / nodes }
+	if p.free <= kept(len(h.view.Devices)) {
+		if n := kept(h.waitingDevices(h.now)); n > 0 && p.free <= n {
+			return true
+		}
+	}
+	p.free--
+	return false
 }
 
-// waitingFor is how long a count of waitingDevices holds: it looks at every lease.
+// spare is how many addresses a subnet's pools have for somebody new, as of a time, less those that strangers took since.
+type spare struct {
+	at         time.Time
+	free, size int
+}
+
+func (h *exchange) spareOf(sub Subnet) *spare {
+	if p := h.spare[sub.Network]; p != nil && h.now.Sub(p.at) < waitingFor {
+		return p
+	}
+	avoided := maps.Clone(h.taken)
+	for a := range h.reserved {
+		avoided[a] = true
+	}
+	p := &spare{at: h.now}
+	p.free, p.size = h.table.Spare(h.now, sub.Network, len(h.cfg.Peers)+1, avoided)
+	h.spare[sub.Network] = p
+	return p
+}
+
+// waitingFor is how long a count of waitingDevices or of spareOf holds: it looks at every lease.
 const waitingFor = time.Second
 
 // waitingDevices counts the devices that get an address from a pool and have none.

@@ -317,3 +317,38 @@ func TestOneAnswers(t *testing.T) {
 		}
 	}
 }
+
+// TestARenewalThatNamesTheServerIsARenewal: some clients renew with option 54, and without option 50. Whoever has the VIP hears that, and nobody else.
+func TestARenewalThatNamesTheServerIsARenewal(t *testing.T) {
+	w := newTwins(t, 1)
+	w.pass(4 * time.Second)
+	for _, c := range w.clients[:10] {
+		if !w.boot(c) {
+			w.fatal("%v has no address", c.mac)
+		}
+		w.pass(time.Minute) // the offer is forgotten
+		for owner := range w.nodes {
+			q := message(c.mac, ask, ciaddr(c.addr.String()), serverID(commonID.String()))
+			if answers := w.ask(q, owner); len(answers) != 1 || answers[0].MessageType() != dhcpv4.MessageTypeAck {
+				w.fatal("%v renews at %d: %v", c.mac, owner, answers)
+			}
+		}
+	}
+}
+
+// TestAMovedMachineIsToldSoByTheSurvivor: with a node dead, the other refuses addresses of foreign networks for both.
+func TestAMovedMachineIsToldSoByTheSurvivor(t *testing.T) {
+	for dead := range 2 {
+		w := newTwins(t, 1)
+		w.pass(4 * time.Second)
+		w.nodes[dead].down = true
+		w.pass(4 * time.Second)
+		for _, c := range w.clients {
+			for _, a := range []string{"203.0.113.9", "203.0.113.10"} {
+				if answers := w.ask(message(c.mac, ask, requested(a)), 0, 1); len(answers) != 1 || answers[0].MessageType() != dhcpv4.MessageTypeNak {
+					w.fatal("%v asks for %s: %v", c.mac, a, answers)
+				}
+			}
+		}
+	}
+}

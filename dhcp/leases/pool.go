@@ -17,9 +17,9 @@ func (p Pool) contains(a netip.Addr) bool { return p.First.Compare(a) <= 0 && a.
 
 type pool struct {
 	Pool
-	fresh netip.Addr // the next address that was never given; invalid: none is left
-	free  queue      // those of ours that were given and are free again, the longest free first
-	aside []netip.Addr
+	fresh netip.Addr          // the next address that was never given; invalid: none is left
+	free  queue               // those of ours that were given and are free again, the longest free first
+	aside map[netip.Addr]bool // those that were to be avoided when it was their turn
 }
 
 // Waits reports whether there are free addresses of ours that are not yet for everybody.
@@ -27,21 +27,48 @@ func (t *Table) Waits(in netip.Prefix) bool {
 	return slices.ContainsFunc(t.pools, func(p *pool) bool { return in.Contains(p.First) && len(p.free.list) > 0 })
 }
 
-// Spare estimates how many addresses of ours are free in the pools within a network, which are shared among so many owners, and returns how
-// many addresses those pools have.
-func (t *Table) Spare(in netip.Prefix, owners int) (free, size int) {
+// Spare counts the addresses of ours in the pools within a network that can be given to somebody new now, and returns how many addresses those pools
+// have. Those that are avoided are none; of those that were never given, one of so many owners is taken to have an equal part. It looks at every record.
+func (t *Table) Spare(now time.Time, in netip.Prefix, owners int, avoided map[netip.Addr]bool) (free, size int) {
+	t.expire(now)
 	for _, p := range t.pools {
 		if !in.Contains(p.First) {
 			continue
 		}
-		all, fresh := span(p.First, p.Last), 0
-		if p.fresh.IsValid() {
-			fresh = span(p.fresh, p.Last)
+		size += span(p.First, p.Last)
+		for _, r := range p.free.list {
+			if t.settled(r.ended) && !avoided[r.address()] {
+				free++
+			}
 		}
-		size += all
-		free += len(p.free.list) + len(p.aside) + fresh/owners
+		for a := range p.aside {
+			if r := t.at(a); (r == nil || r.in == nil && t.settled(r.ended)) && !avoided[a] {
+				free++
+			}
+		}
+		free += t.never(p, avoided) / owners
 	}
 	return free, size
+}
+
+// never counts the addresses of a pool that nobody has had, whose ever they are, without those that are avoided.
+func (t *Table) never(p *pool, avoided map[netip.Addr]bool) int {
+	if !p.fresh.IsValid() {
+		return 0
+	}
+	rest := Pool{First: p.fresh, Last: p.Last}
+	n := span(rest.First, rest.Last)
+	for _, r := range t.records {
+		if rest.contains(r.address()) {
+			n--
+		}
+	}
+	for a := range avoided {
+		if a.Is4() && rest.contains(a) && t.at(a) == nil {
+			n--
+		}
+	}
+	return n
 }
 
 // span counts the addresses from the first to the last, of IPv4.
@@ -77,14 +104,18 @@ func (t *Table) pickFrom(p *pool, avoid func(netip.Addr) bool) (netip.Addr, bool
 	if a, ok := t.oldest(p, avoid); ok {
 		return a, true
 	}
-	// Last, what had to be avoided once and perhaps need not any more.
-	for i, a := range p.aside {
-		if r := t.at(a); (r == nil || !r.live() && t.settled(r.ended)) && !avoid(a) {
-			p.aside = slices.Delete(p.aside, i, i+1)
-			return a, true
+	return t.recall(p, avoid)
+}
+
+// recall takes, last, what had to be avoided once and need not any more.
+func (t *Table) recall(p *pool, avoid func(netip.Addr) bool) (first netip.Addr, found bool) {
+	for a := range p.aside {
+		if r := t.at(a); (r == nil || !r.live() && t.settled(r.ended)) && !avoid(a) && (!found || a.Less(first)) {
+			first, found = a, true
 		}
 	}
-	return netip.Addr{}, false
+	delete(p.aside, first)
+	return first, found
 }
 
 func (t *Table) freshOf(p *pool, avoid func(netip.Addr) bool) (netip.Addr, bool) {
@@ -97,7 +128,7 @@ func (t *Table) freshOf(p *pool, avoid func(netip.Addr) bool) (netip.Addr, bool)
 		switch {
 		case !p.owns(a) || t.at(a) != nil:
 		case avoid(a):
-			p.aside = append(p.aside, a)
+			p.aside[a] = true
 		default:
 			return a, true
 		}
@@ -126,7 +157,7 @@ func (t *Table) oldest(p *pool, avoid func(netip.Addr) bool) (netip.Addr, bool) 
 		if !avoid(a) {
 			return a, true
 		}
-		p.aside = append(p.aside, a)
+		p.aside[a] = true
 	}
 	return netip.Addr{}, false
 }

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"everboot/site"
 )
 
 // maxRecords is how many addresses are remembered before freed ones are used again while others were never used: at about 200 bytes
@@ -26,7 +28,7 @@ type Table struct {
 func NewTable(pools []Pool) *Table {
 	t := &Table{records: make(map[[4]byte]*record), clients: newClients()}
 	for _, p := range pools {
-		t.pools = append(t.pools, &pool{Pool: p, fresh: p.First, free: queue{byEnd: true}})
+		t.pools = append(t.pools, &pool{Pool: p, fresh: p.First, free: queue{byEnd: true}, aside: make(map[netip.Addr]bool)})
 	}
 	return t
 }
@@ -38,7 +40,8 @@ func (t *Table) Settle(until time.Time) { t.before = until }
 // Reown sorts the free addresses anew, after a pool's Owns has changed.
 func (t *Table) Reown() {
 	for _, p := range t.pools {
-		p.fresh, p.aside = p.First, nil
+		p.fresh = p.First
+		clear(p.aside)
 	}
 	for _, r := range t.records {
 		if !r.live() {
@@ -209,6 +212,27 @@ func (t *Table) Decline(now time.Time, a netip.Addr, c Client, quarantine time.D
 	l.Version++
 	t.put(l)
 	return l, true
+}
+
+// Live returns how many addresses are given to nobody else.
+func (t *Table) Live(now time.Time) int {
+	t.expire(now)
+	return len(t.live.list)
+}
+
+// LiveOf returns the lowest address that a machine has, whatever it calls itself.
+func (t *Table) LiveOf(now time.Time, mac site.MAC) (l Lease, ok bool) {
+	t.expire(now)
+	var best *record
+	for _, r := range t.records {
+		if r.mac == mac && r.live() && (best == nil || r.address().Less(best.address())) {
+			best = r
+		}
+	}
+	if best == nil {
+		return Lease{}, false
+	}
+	return t.lease(best), true
 }
 
 // All returns every known lease by address, offers and freed ones among them.

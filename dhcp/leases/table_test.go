@@ -134,6 +134,56 @@ func TestAvoidedAddressesComeBack(t *testing.T) {
 	}
 }
 
+// TestWhatIsAvoidedIsRememberedOnce: a reservation inside a pool is set aside each time its lease ends.
+func TestWhatIsAvoidedIsRememberedOnce(t *testing.T) {
+	tab, now := NewTable([]Pool{{First: addr(10), Last: addr(11)}}), epoch
+	avoided := map[netip.Addr]bool{addr(10): true}
+	for range 20 {
+		tab.Bind(now, lease(10, 1), time.Minute)
+		now = now.Add(2 * time.Minute)
+		a, ok := tab.Pick(now, lan, func(a netip.Addr) bool { return avoided[a] })
+		if !ok {
+			t.Fatal("no address")
+		}
+		tab.Bind(now, Lease{Address: a, Client: who(2)}, time.Minute)
+	}
+	if n := len(tab.pools[0].aside); n != 1 {
+		t.Errorf("%d addresses are set aside", n)
+	}
+}
+
+// TestSpareIsWhatCanBeGiven counts addresses in each way in which one can be free, or not be.
+func TestSpareIsWhatCanBeGiven(t *testing.T) {
+	tab := NewTable([]Pool{{First: addr(10), Last: addr(19)}})
+	avoided := map[netip.Addr]bool{addr(10): true, addr(19): true, addr(200): true, netip.MustParseAddr("2001:db8::1"): true}
+	spare := func(now time.Time, want int) {
+		t.Helper()
+		if free, size := tab.Spare(now, lan, 1, avoided); free != want || size != 10 {
+			t.Errorf("%d of %d addresses can be given, want %d of 10", free, size, want)
+		}
+	}
+	spare(epoch, 8)
+	tab.Bind(epoch, lease(11, 1), time.Minute) // before its turn, as those that peers tell of
+	tab.Bind(epoch, lease(18, 2), time.Hour)
+	spare(epoch, 6)
+	if a, ok := tab.Pick(epoch, lan, func(a netip.Addr) bool { return avoided[a] }); !ok || a != addr(12) {
+		t.Fatalf("picked %v", a)
+	}
+	tab.Bind(epoch, lease(12, 3), time.Hour)
+	spare(epoch, 5)
+	now := epoch.Add(time.Minute)
+	spare(now, 6) // the first has ended
+	tab.Settle(epoch.Add(30 * time.Second))
+	spare(now, 5) // and somebody else may have prolonged it
+	tab.Settle(now)
+	spare(now, 6)
+	delete(avoided, addr(10)) // which was set aside
+	spare(now, 7)
+	if free, _ := tab.Spare(now, lan, 2, avoided); free != 4 { // 10, 11, and half of those from 13 to 17
+		t.Errorf("%d of one of two owners", free)
+	}
+}
+
 func TestLoad(t *testing.T) {
 	bound := func(a int, start, end time.Duration) Lease {
 		l := lease(a, a)

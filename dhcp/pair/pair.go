@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"everboot/dhcp/leases"
-	"everboot/site"
 )
 
 const (
@@ -294,15 +293,11 @@ func (m *Machine) Synced() time.Time {
 
 // Owns reports whether an address is ours to give to a client that does not have it.
 func (m *Machine) Owns(a netip.Addr) bool {
-	own := site.Rendezvous(a.AsSlice(), m.cfg.Self.AsSlice())
-	for _, p := range m.peers {
-		if p.state == Gone {
-			continue
+	return Owns(a, m.cfg.Self, func(yield func(netip.Addr) bool) {
+		for _, p := range m.peers {
+			if p.state != Gone && !yield(p.addr) {
+				return
+			}
 		}
-		w := site.Rendezvous(a.AsSlice(), p.addr.AsSlice())
-		if w > own || w == own && p.addr.Less(m.cfg.Self) {
-			return false
-		}
-	}
-	return true
+	})
 }
