@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"everboot/appliance/web"
+	"everboot/dhcp"
 	"everboot/site"
 )
 
@@ -27,7 +28,9 @@ func (w *worker) Status() web.Status {
 			s.Warnings = append(s.Warnings, err.Error())
 		}
 	}
-	s.Leases = len(w.leases())
+	if w.dhcp != nil {
+		s.Leases = w.dhcp.Live()
+	}
 	s.Transfers, s.Past = w.transfers(v)
 	s.Media = w.media.Report(v)
 	return s
@@ -102,6 +105,12 @@ func (w *worker) explain(v *site.View, mac site.MAC) web.Explanation {
 	e := web.Explanation{MAC: mac}
 	for _, b := range w.timeline.Of(mac) {
 		e.Events = append(e.Events, b.Events...)
+	}
+	for _, event := range slices.Backward(e.Events) {
+		if dhcp.Answers(event) {
+			e.Last, e.LastAt = event.Detail, event.At
+			break
+		}
 	}
 	d, known := v.Devices[mac]
 	if known {

@@ -1,10 +1,13 @@
 package appliance
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"everboot/dhcp"
 	"everboot/site"
 )
 
@@ -39,5 +42,41 @@ func TestWarningOfACollectionThatIsFull(t *testing.T) {
 	}
 	if text := strings.Join(warnings(v), "\n"); !strings.Contains(text, "collection lab takes no more") {
 		t.Errorf("warnings: %s", text)
+	}
+}
+
+// TestExplainSaysDHCPsLastWord: why a machine gets no address stands among its last boots' events; the last of them that is DHCP's is what is asked for.
+func TestExplainSaysDHCPsLastWord(t *testing.T) {
+	w, mac, at := idleWorker(t), site.MAC{2, 0, 0, 0, 0, 1}, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	w.timeline = newTimeline()
+	if e := w.explain(w.builder.View(), mac); e.Last != "" {
+		t.Errorf("of nothing: %+v", e)
+	}
+	for i, d := range []dhcp.Decision{
+		{Message: "discover", Answer: "offer", Reason: dhcp.Pooled, Client: site.ClientPXE},
+		{Message: "request", Answer: "nak", Reason: dhcp.NotIts},
+		{Message: "v6-solicit", Answer: "v6-advertise", Reason: dhcp.Pooled},
+	} {
+		d.MAC, d.At = mac, at.Add(time.Duration(i)*time.Second)
+		for _, e := range dhcp.Events(w.builder.View(), d) {
+			w.timeline.Add(e)
+		}
+	}
+	w.timeline.Add(site.Event{At: at.Add(3 * time.Second), MAC: mac, What: "http", Detail: "bootstrap.ipxe"})
+	want := "request → nak: the address that it asks for is not, or not any more, its own"
+	if e := w.explain(w.builder.View(), mac); e.Last != want || !e.LastAt.Equal(at.Add(time.Second)) {
+		t.Errorf("%q at %s", e.Last, e.LastAt)
+	}
+}
+
+// TestDHCPKnowsAllAddressesOfTheAppliance: those of further virtual routers, and all that the host has itself.
+func TestDHCPKnowsAllAddressesOfTheAppliance(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.VIP.Groups = []VIPGroup{{VRID: 52, Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.0.11/24")}}}
+	taken := cfg.dhcpConfig(netip.MustParseAddr("198.18.0.2")).Taken
+	for _, a := range []string{"198.18.0.11", "127.0.0.1"} {
+		if !slices.Contains(taken, netip.MustParseAddr(a)) {
+			t.Errorf("%s is none of %v", a, taken)
+		}
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"everboot/appliance/peers"
 	"everboot/appliance/web"
 	"everboot/dhcp"
-	"everboot/dhcp/leases"
 	"everboot/dhcp/pair"
 	"everboot/dhcp/ra"
 	"everboot/site"
@@ -97,7 +96,7 @@ func pairs(list []AddrRange) (out [][2]netip.Addr) {
 }
 
 func (c *Config) dhcpConfig(own netip.Addr) dhcp.Config {
-	d := dhcp.Config{Interface: c.Interface, ServerAddress: own, Peers: c.Peers.Addresses, LeaseFile: filepath.Join(c.State, "leases.db")}
+	d := dhcp.Config{Interface: c.Interface, ServerAddress: own, Peers: c.Peers.Addresses, LeaseFile: filepath.Join(c.State, "leases.db"), Taken: append(c.VIP.floating(), hostAddrs()...)}
 	for _, s := range c.DHCP.Subnets {
 		if s.is6() {
 			continue
@@ -163,13 +162,13 @@ func (w *worker) advertises(peer netip.Addr) bool {
 	return s.State == vrrp.Backup && s.Owner == peer
 }
 
+// leaseOf returns the address that a machine has from us.
 func (w *worker) leaseOf(mac site.MAC) (netip.Addr, bool) {
-	for _, l := range w.leases() {
-		if l.MAC == mac {
-			return l.Address, true
-		}
+	if w.dhcp == nil {
+		return netip.Addr{}, false
 	}
-	return netip.Addr{}, false
+	l, ok := w.dhcp.LiveOf(mac)
+	return l.Address, ok
 }
 
 // dhcpWarnings says what somebody should look at.
@@ -217,14 +216,6 @@ func (w *worker) ReleaseLease(ctx context.Context, addr netip.Addr) error {
 		return fmt.Errorf("this appliance gives no addresses: ask one with dhcp.mode = \"server\"")
 	}
 	return w.dhcp.Release(ctx, addr)
-}
-
-// leases returns the leases that are alive.
-func (w *worker) leases() []leases.Lease {
-	if w.dhcp == nil {
-		return nil
-	}
-	return slices.DeleteFunc(w.dhcp.Leases(), func(l leases.Lease) bool { return !l.Live() })
 }
 
 func (c collector) proxy(send emit) {

@@ -43,6 +43,20 @@ func interfaceAddrs(name string) ([]netip.Prefix, error) {
 	return list, nil
 }
 
+// hostAddrs returns all addresses of this host; none if it does not say.
+func hostAddrs() (list []netip.Addr) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			list = append(list, p.Addr())
+		}
+	}
+	return list
+}
+
 func interfaceNames() []string {
 	links, err := net.Interfaces()
 	if err != nil {

@@ -14,6 +14,8 @@ const (
 	perSecond = 10
 	// allPerSecond is how many messages are looked at in a second in all: several times what two cores can answer.
 	allPerSecond = 50000
+	// maxRecent bounds each of the two generations of what is remembered of machines: random MACs must not fill the memory.
+	maxRecent = 1 << 14
 	// maxForeign bounds how many other servers are remembered: anybody can write any address into a REQUEST.
 	maxForeign = 16
 	// foreignFor is how long another server is spoken of after its last sign.

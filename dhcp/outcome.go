@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"maps"
 	"slices"
 
 	"everboot/site"
@@ -24,7 +25,7 @@ func (h *exchange) finish(reason Reason) (*dhcpv4.DHCPv4, Effects) {
 	if h.reply != nil {
 		d.Answer = messageName(h.kind)
 		if h.kind == dhcpv4.MessageTypeNone {
-			d.Answer = "reply"
+			d.Answer = bootpReply
 		}
 	}
 	if h.boot == site.Offered {
@@ -54,6 +55,14 @@ func events(v *site.View, d Decision) (list []site.Event) {
 	}
 	return append(list, d.event())
 }
+
+// Answers reports whether an event tells what became of a message over IPv4.
+func Answers(e site.Event) bool {
+	return e.What == bootpReply || e.What == messageName(0xff) || slices.Contains(slices.Collect(maps.Values(messageNames)), e.What)
+}
+
+// bootpReply is the answer of a Decision on a message without DHCP.
+const bootpReply = "reply"
 
 // told reports whether a decision belongs into the timeline of a target's boot: not what another node answers, and of machines that
 // neither boot nor are known only how it ended.

@@ -93,7 +93,7 @@ func proxyDestination(p *dhcpv4.DHCPv4) destination {
 	return destination{addr: netip.AddrPortFrom(limitedBroadcast, dhcpv4.ClientPort), mac: broadcastMAC}
 }
 
-// takers notes which clients went on with what they were offered. It is bounded as recent is.
+// takers notes which clients went on with what they were offered. It is bounded.
 type takers struct{ young, old map[site.MAC]time.Time }
 
 // ignoredAfter: a firmware that asks again later than this has started anew; before, it repeats itself.
@@ -134,7 +134,6 @@ type Proxy struct {
 	listen func(Config, inbox) (transport, error)
 
 	mu     sync.Mutex // guards what follows
-	recent *recent
 	stats  Stats
 	takers takers
 }
@@ -145,7 +144,7 @@ func NewProxy(cfg Config, view func() *site.View, events func(site.Event), log *
 		return nil, fmt.Errorf("dhcp: a proxy needs an interface and an IPv4 address of this node on it")
 	}
 	return &Proxy{
-		cfg: cfg, view: view, events: events, log: log, listen: listen, ready: make(chan struct{}), recent: newRecent(), stats: newStats(),
+		cfg: cfg, view: view, events: events, log: log, listen: listen, ready: make(chan struct{}), stats: newStats(),
 	}, nil
 }
 
@@ -270,7 +269,6 @@ func (s *Proxy) handle(a asking) {
 	p, d := HandleProxy(time.Now(), s.view(), a.q, a.port, s.cfg.ServerAddress)
 	s.mu.Lock()
 	s.stats.count(d)
-	s.recent.put(d)
 	ignored := s.takers.ignored(d, a.port)
 	if ignored {
 		s.stats.Ignored++
@@ -294,13 +292,6 @@ func (s *Proxy) handle(a asking) {
 		s.mu.Unlock()
 		s.log.Warn("proxyDHCP cannot send an answer", "mac", d.MAC, "error", err)
 	}
-}
-
-// LastDecision returns what became of a machine's last message.
-func (s *Proxy) LastDecision(mac site.MAC) (Decision, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.recent.get(mac)
 }
 
 // Stats returns the counters since NewProxy.

@@ -68,7 +68,6 @@ type Server struct {
 
 	mu      sync.Mutex // guards what follows
 	state   *State
-	recent  *recent
 	held    held
 	limiter limiter
 	stats   Stats
@@ -91,7 +90,7 @@ func New(cfg Config, view func() *site.View, events func(site.Event), log *slog.
 		sightings: make(chan sighting, 64), probing: make(map[netip.Addr]probe),
 		ready: make(chan struct{}), queue: make(chan *dhcpv4.DHCPv4, cfg.QueueLength), peers: make(chan []byte, peerQueue), free: make(chan freeing), recalls: make(chan recalled),
 		disk: newDisk(), tellTimer: time.NewTimer(peerPace), unwritten: make(map[netip.Addr]leases.Lease),
-		state: NewState(cfg), recent: newRecent(), stats: newStats(),
+		state: NewState(cfg), stats: newStats(),
 	}
 	i := slices.IndexFunc(cfg.Subnets, func(sub Subnet) bool { return sub.Network.Contains(cfg.ServerAddress) })
 	s.local = cfg.Subnets[i].Network
@@ -212,7 +211,6 @@ func (s *Server) handle(now time.Time, q *dhcpv4.DHCPv4) (outgoing, bool) {
 	}
 	reply, effects := Handle(now, s.view(), q, s.state)
 	s.stats.count(effects.Decision)
-	s.recent.put(effects.Decision)
 	s.held.keep(now, effects.Decision.Reason, q)
 	s.mu.Unlock()
 	for _, e := range effects.Events {
@@ -245,6 +243,20 @@ func (s *Server) LeaseAt(a netip.Addr) (leases.Lease, bool) {
 	return s.state.table.At(time.Now(), a)
 }
 
+// Live returns how many addresses are given to nobody else.
+func (s *Server) Live() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.table.Live(time.Now())
+}
+
+// LiveOf returns the lowest address that a machine has, whatever it calls itself.
+func (s *Server) LiveOf(mac site.MAC) (leases.Lease, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.table.LiveOf(time.Now(), mac)
+}
+
 // Note takes a decision of the DHCPv6 service, so that what became of a machine's messages is in one place. It never blocks.
 func (s *Server) Note(d Decision) {
 	view := s.view()
@@ -253,9 +265,6 @@ func (s *Server) Note(d Decision) {
 	}
 	s.mu.Lock()
 	s.stats.count(d)
-	if d.Reason != OtherNode {
-		s.recent.put(d)
-	}
 	s.mu.Unlock()
 	for _, e := range events(view, d) {
 		s.events(e)
@@ -267,13 +276,6 @@ func (s *Server) First(client string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state.pair == nil || s.state.pair.First(leases.Client(client))
-}
-
-// LastDecision returns what became of a machine's last message.
-func (s *Server) LastDecision(mac site.MAC) (Decision, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.recent.get(mac)
 }
 
 // Stats returns the counters since New.

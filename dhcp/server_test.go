@@ -207,9 +207,8 @@ func TestLeasesExpireAndAreSeen(t *testing.T) {
 		if l := s.Leases(); len(l) != 1 || l[0].State != leases.Bound || l[0].MAC != stranger {
 			t.Errorf("%+v", l)
 		}
-		d, ok := s.LastDecision(stranger)
-		if !ok || d.Reason != Pooled || d.Answer != "ack" {
-			t.Errorf("%+v %v", d, ok)
+		if st := s.Stats(); st.Reasons[Pooled] != 1 || st.Answers["ack"] != 1 {
+			t.Errorf("%+v", st)
 		}
 		time.Sleep(time.Hour - time.Millisecond)
 		if l := s.Leases(); l[0].State != leases.Bound {
@@ -244,7 +243,11 @@ func TestWhoHasAnAddressIsCheapToAsk(t *testing.T) {
 	if _, ok := s.LeaseAt(ip("198.18.0.99")); ok {
 		t.Error("an address that nobody has")
 	}
-	if n := testing.AllocsPerRun(10, func() { s.LeaseAt(ip("198.18.0.150")) }); n > 1 {
+	if l, ok := s.LiveOf(site.MAC{2, 0, 0, 0, 0, 1}); !ok || l.Address != ip("198.18.0.101") || s.Live() != 100 {
+		t.Errorf("%+v %v of %d", l, ok, s.Live())
+	}
+	ask := func() { s.LeaseAt(ip("198.18.0.150")); s.Live(); s.LiveOf(site.MAC{2, 0, 0, 0, 0, 1}) }
+	if n := testing.AllocsPerRun(10, ask); n > 2 { // of a client's name each
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -356,28 +359,9 @@ func TestRestart(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		stop()
-		if d, _ := s.LastDecision(stranger); d.Reason != want {
-			t.Errorf("run %d: %v", i, d)
+		if got := s.Stats().Reasons; got[want] != 1 || len(got) != 1 {
+			t.Errorf("run %d: %v", i, got)
 		}
-	}
-}
-
-func TestRecentIsBounded(t *testing.T) {
-	r := newRecent()
-	r.put(Decision{MAC: known, Reason: Reserved})
-	for i := range 5 * maxRecent {
-		r.put(Decision{MAC: site.MAC{2, 0, 0, byte(i >> 16), byte(i >> 8), byte(i)}})
-	}
-	if n := len(r.young) + len(r.old); n > 2*maxRecent {
-		t.Errorf("%d decisions kept", n)
-	}
-	r.put(Decision{MAC: known, Reason: Renewed})
-	if d, ok := r.get(known); !ok || d.Reason != Renewed {
-		t.Errorf("%v %v", d, ok)
-	}
-	r.put(Decision{})
-	if _, ok := r.get(site.MAC{}); ok {
-		t.Error("a decision on nobody")
 	}
 }
 

@@ -67,32 +67,3 @@ func (s *Stats) clone() Stats {
 	c.Reasons, c.Boot, c.PeerDrops = maps.Clone(s.Reasons), maps.Clone(s.Boot), maps.Clone(s.PeerDrops)
 	return c
 }
-
-// maxRecent bounds each of the two generations of recent: random MACs must not fill the memory.
-const maxRecent = 1 << 14
-
-// recent keeps the last decision for each of the machines that were heard last.
-type recent struct{ young, old map[site.MAC]Decision }
-
-func newRecent() *recent {
-	return &recent{young: make(map[site.MAC]Decision), old: make(map[site.MAC]Decision)}
-}
-
-func (r *recent) put(d Decision) {
-	if d.MAC.IsZero() {
-		return
-	}
-	if len(r.young) >= maxRecent {
-		r.old, r.young = r.young, r.old
-		clear(r.young)
-	}
-	r.young[d.MAC] = d
-}
-
-func (r *recent) get(mac site.MAC) (Decision, bool) {
-	d, ok := r.young[mac]
-	if !ok {
-		d, ok = r.old[mac]
-	}
-	return d, ok
-}

@@ -144,6 +144,8 @@ type Explanation struct {
 	Assignment site.Assignment `json:"assignment"`
 	Streamer   string          `json:"streamer,omitempty"` // who would serve it now
 	Server     string          `json:"server,omitempty"`
+	Last       string          `json:"last,omitempty"` // what became of its last message over IPv4, as far as Events go back
+	LastAt     time.Time       `json:"last_at,omitzero"`
 	IPv6       *Explanation6   `json:"ipv6,omitempty"` // nil: this appliance serves no DHCPv6
 	Events     []site.Event    `json:"events"`
 }

@@ -324,6 +324,9 @@ func printExplanation(w io.Writer, e web.Explanation, events bool) error {
 	} else {
 		fmt.Fprintf(w, "%s gets %s and no boot file: %s [%s]%s\n", who, address, e.Text, e.Reason, prefixed("; wanted: ", wanted(e)))
 	}
+	if e.Last != "" {
+		fmt.Fprintf(w, "DHCP's last word on it over IPv4, at %s: %s\n", e.LastAt.Local().Format(time.DateTime), e.Last)
+	}
 	if e.IPv6 != nil {
 		printExplanation6(w, *e.IPv6)
 	}
