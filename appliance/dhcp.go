@@ -181,6 +181,9 @@ func (w *worker) dhcpWarnings() (list []string) {
 	if w.dhcp == nil {
 		return list
 	}
+	if w.dhcp.DiskFails() {
+		list = append(list, fmt.Sprintf("DHCP offers nothing: leases cannot be written below %s; make room or look at the disk, the log says more; another appliance answers, if there is one", w.cfg.State))
+	}
 	for _, f := range w.dhcp.Foreign() {
 		if w.search != nil && slices.ContainsFunc(w.search.Rivals(), func(r dhcp.Rival) bool { return r.Server == f.Server }) {
 			continue // more is said of it

@@ -71,6 +71,7 @@ func (s *Server) answerQueued(q *dhcpv4.DHCPv4) {
 }
 
 func (s *Server) passTime() {
+	s.lookAtDisk(time.Now())
 	s.endProbes(time.Now())
 	for _, q := range s.tick() {
 		s.answerOne(q)

@@ -38,6 +38,7 @@ const (
 	OtherServer  Reason = "other-server"   // it took another server's offer (option 54)
 	OtherNode    Reason = "other-node"     // the message is another node's of this service to answer
 	Comparing    Reason = "comparing"      // the nodes compare their leases: nobody is answered for a moment
+	NoDisk       Reason = "no-disk"        // no lease can be written: nothing is offered, and the other nodes answer
 	OfferLost    Reason = "offer-lost"     // NAK: the node that made the offer is gone
 	PoolHeld     Reason = "pool-held"      // the free addresses may be in use with a node that is out of contact
 	NoRecord     Reason = "no-record"      // it asks for a lease that we know nothing of; its server may
@@ -69,6 +70,7 @@ var reasonText = map[Reason]string{
 	OtherServer:  "it took another server's offer",
 	OtherNode:    "another node of this service answers it",
 	Comparing:    "the nodes are comparing their leases; it is answered in a moment",
+	NoDisk:       "the disk takes no leases, so that nothing is offered: the log says why; another appliance answers, if there is one",
 	OfferLost:    "the node that made it the offer is gone; it starts again",
 	PoolHeld:     "no address is free for certain: the other node is out of contact and may have prolonged the leases that ended",
 	NoRecord:     "it asks for a lease that we know nothing of",

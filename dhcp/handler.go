@@ -44,6 +44,8 @@ func Handle(now time.Time, view *site.View, q *dhcpv4.DHCPv4, s *State) (*dhcpv4
 	case reason != "":
 	case s.pair != nil && !s.pair.Settled():
 		reason = Comparing
+	case s.noDisk && r.kind == dhcpv4.MessageTypeDiscover: // who took the offer would wait for its ACK in vain, again and again
+		reason = NoDisk
 	default:
 		reason = h.dispatch()
 	}

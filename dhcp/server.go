@@ -56,8 +56,9 @@ type Server struct {
 	due       atomic.Bool // tellTimer runs
 	tellTimer *time.Timer // when peers are told what changed
 	disk      disk
-	direct    atomic.Bool // who reads messages writes, too
-	failing   atomic.Bool // the last write failed, and is tried again
+	direct    atomic.Bool               // who reads messages writes, too
+	failing   atomic.Bool               // the last write failed, and is tried again
+	writing   atomic.Pointer[time.Time] // since when a write is under way; nil: none is
 
 	store     store                       // who has the turn at the disk writes to it. So it is with what follows
 	unwritten map[netip.Addr]leases.Lease // what nobody asks for again if it was not written

@@ -14,10 +14,11 @@ import (
 
 // State is what Handle remembers from one message to the next. It is not safe for concurrent use.
 type State struct {
-	cfg   Config
-	table *leases.Table
-	pair  *pair.Machine // nil: there is no word between the nodes
-	asked *asked        // what was left to the other node
+	cfg    Config
+	table  *leases.Table
+	pair   *pair.Machine // nil: there is no word between the nodes
+	asked  *asked        // what was left to the other node
+	noDisk bool          // no lease can be written
 
 	foreign []Foreign // other DHCP servers of the segment
 

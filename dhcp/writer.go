@@ -28,6 +28,8 @@ const (
 	// is enough.
 	lazyFor   = 20 * time.Millisecond
 	lazyBatch = 256
+	// hungAfter is how long a write may take before other nodes are asked to do our work.
+	hungAfter = time.Second
 	// retryAfter is when a write that failed is tried again for the sake of what no client will ask for again.
 	retryAfter = time.Second
 )
@@ -131,12 +133,41 @@ func (s *Server) drained() {
 func (s *Server) writeWaiting() {
 	batch := s.disk.take()
 	s.written = time.Now()
+	began := s.written
+	s.writing.Store(&began)
 	s.write(batch)
+	s.writing.Store(nil)
 	s.direct.Store(s.pace.of(s.written, batch) == 0 && time.Since(s.written) < slowWrite)
 	if s.failing.Store(len(s.unwritten) > 0); s.failing.Load() {
 		s.disk.wake() // who is to try again
 	}
 	<-s.disk.turn
+}
+
+// lookAtDisk finds out whether leases can be written. While they cannot, our clients are the other nodes' to answer.
+func (s *Server) lookAtDisk(now time.Time) {
+	began := s.writing.Load()
+	broken := s.failing.Load() || began != nil && now.Sub(*began) >= hungAfter
+	s.mu.Lock()
+	changed := s.state.noDisk != broken
+	s.state.noDisk = broken
+	if s.state.pair != nil {
+		s.state.pair.Hinder(broken)
+	}
+	s.mu.Unlock()
+	switch {
+	case changed && broken:
+		s.log.Warn("DHCP offers nothing: the disk takes no leases; another appliance answers, if there is one")
+	case changed:
+		s.log.Info("DHCP offers addresses again: the disk takes leases")
+	}
+}
+
+// DiskFails reports whether leases cannot be written, so that nobody is offered an address here.
+func (s *Server) DiskFails() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.noDisk
 }
 
 // writeRest writes what who reads messages leaves, until ended is closed, and then what is left.
@@ -216,7 +247,7 @@ func (s *Server) write(batch []outgoing) {
 	save = slices.AppendSeq(save, maps.Values(s.unwritten))
 	err := s.commit(save)
 	if err != nil {
-		// No ACK without a lease on disk: the clients ask again, or another appliance. What peers told and what was given back nobody says again, so
+		// No ACK without a lease on disk: the clients start again, with another appliance (lookAtDisk). What peers told and what was given back nobody says again, so
 		// all is kept for the next write. Until when the peers' doings are known is not: after a restart it would be untrue.
 		s.log.Error("DHCP cannot keep leases and answers no requests", "error", err, "leases", len(save))
 		for _, l := range save {

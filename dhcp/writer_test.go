@@ -3,11 +3,13 @@ package dhcp
 import (
 	"errors"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"everboot/dhcp/leases"
+	"everboot/dhcp/pair"
 	"everboot/site"
 )
 
@@ -131,4 +133,96 @@ func TestWhoIsFarAheadOfTheDiskWaits(t *testing.T) {
 			t.Errorf("%d written", n)
 		}
 	})
+}
+
+// TestWithoutADiskAnotherNodeAnswers: who is offered an address by a node that cannot keep leases waits for its ACK in vain, asks anew and is offered it again. It is so with a
+// disk that fails and with one that says nothing any more, also while the reader of the socket waits for it.
+func TestWithoutADiskAnotherNodeAnswers(t *testing.T) {
+	for name, c := range map[string]struct {
+		err   error
+		delay time.Duration
+	}{
+		"full": {errors.New("no space left on device"), time.Millisecond},
+		"hung": {nil, 10 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := testConfig()
+				told := &words{}
+				cfg.Tell = told.add
+				s, w, d, _ := simulated(t, cfg)
+				s.state.Join(time.Now(), 1, time.Time{})
+				stop := run(t, s)
+				time.Sleep(4 * time.Second) // alone
+				mine := ip("198.18.0.100")
+				for !s.state.owns(mine) {
+					mine = mine.Next()
+				}
+				arrive(s, message(pooled, ask, serverID("198.18.0.2"), requested(mine.String())))
+				time.Sleep(time.Second)
+				d.mu.Lock()
+				d.err, d.delay = c.err, c.delay
+				d.mu.Unlock()
+				go arrive(s, message(pooled, ask, ciaddr(mine.String())))
+				time.Sleep(hungAfter + 2*tickEvery)
+				offers := len(w.answers())
+				s.receive(message(stranger, discover))
+				if n := s.Stats().Reasons[NoDisk]; n != 1 || len(w.answers()) != offers || !s.DiskFails() {
+					t.Errorf("%d decisions of that reason, %d answers, and the node says of its disk: fails %v", n, len(w.answers())-offers, s.DiskFails())
+				}
+				peer := pair.New(time.Now(), pair.Config{Self: cfg.Peers[0], Peers: []netip.Addr{cfg.ServerAddress}, Longest: time.Hour, Incarnation: 2}, leases.NewTable(nil))
+				meet(s, peer, told)
+				if !peer.First(leases.ClientOf(nil, known)) || !peer.First(leases.ClientOf(nil, pooled)) || !peer.First(leases.ClientOf(nil, stranger)) {
+					t.Error("the other node leaves clients to it")
+				}
+				d.mu.Lock()
+				d.err, d.delay = nil, time.Millisecond
+				d.mu.Unlock()
+				time.Sleep(12 * time.Second)
+				arrive(s, message(diskless, discover))
+				synctest.Wait()
+				if s.DiskFails() {
+					t.Error("it does not see that the disk is well again")
+				}
+				stop()
+			})
+		})
+	}
+}
+
+// words are what a server tells its peers.
+type words struct {
+	mu   sync.Mutex
+	list [][]byte
+}
+
+func (w *words) add(b []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.list = append(w.list, b)
+}
+
+func (w *words) take() [][]byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	list := w.list
+	w.list = nil
+	return list
+}
+
+// meet lets another node hear what a server tells, and answer, for a second.
+func meet(s *Server, peer *pair.Machine, told *words) {
+	for range 10 {
+		time.Sleep(tickEvery)
+		synctest.Wait()
+		now := time.Now()
+		for _, b := range told.take() {
+			for _, answer := range peer.Receive(now, b).Tell {
+				s.PeerChanged(answer)
+			}
+		}
+		for _, b := range peer.Tick(now, nil) {
+			s.PeerChanged(b)
+		}
+	}
 }

@@ -205,7 +205,7 @@ func (m *Machine) echoes() (list []echo) {
 func (m *Machine) beat(now time.Time) []byte {
 	m.number++
 	m.beats[m.number%beatsKept] = now
-	b := beat{head: m.head(), number: m.number, owed: -time.Second, longest: m.cfg.Longest, ready: m.settled, echoes: m.echoes()}
+	b := beat{head: m.head(), number: m.number, owed: -time.Second, longest: m.cfg.Longest, ready: m.settled && !m.hindered, echoes: m.echoes()}
 	if !m.outbox.comparing() {
 		b.owed = 0
 		if oldest, ok := m.outbox.oldest(); ok {

@@ -63,6 +63,8 @@ type Machine struct {
 	started time.Time
 	settled bool
 
+	hindered bool
+
 	number   uint32
 	nextBeat time.Time
 	beats    [beatsKept]time.Time // when beat number n was sent, at n % beatsKept
@@ -260,6 +262,9 @@ func (m *Machine) Flush(now time.Time) (tell [][]byte) {
 // Settled reports whether clients may be answered: not before the leases are compared at a start, or after so long a time apart that a
 // peer may have given addresses of ours.
 func (m *Machine) Settled() bool { return m.settled }
+
+// Hinder says that this node can give no leases for the time being, or can again: its peers answer its clients.
+func (m *Machine) Hinder(on bool) { m.hindered = on }
 
 // Until returns up to when all that the peers did to leases is known. The zero time means that there is nobody who could do anything.
 func (m *Machine) Until() time.Time {
