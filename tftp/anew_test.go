@@ -33,10 +33,10 @@ func limbo(t *testing.T, old, ours int, options ...string) (p *pair, w *client, 
 }
 
 // rest reads the blocks of a file, the first of which is awaited by a client that says again and again what it has.
-func (w *client) rest(size, block int, say func()) ([]byte, error) {
+func (c *client) rest(size, block int, say func()) ([]byte, error) {
 	var got []byte
 	for n, tries := 1, 0; ; {
-		p := w.receive(again)
+		p := c.receive(again)
 		switch {
 		case p == nil:
 			if tries++; tries > 6 {
@@ -46,15 +46,15 @@ func (w *client) rest(size, block int, say func()) ([]byte, error) {
 		case p[1] == 5:
 			return got, fmt.Errorf("%s", p[4:len(p)-1])
 		case p[1] == 6 && n == 1:
-			say = func() { w.ack(0) }
+			say = func() { c.ack(0) }
 			say()
 		case p[1] == 3 && int(p[2])<<8|int(p[3]) == n:
 			got = append(got, p[4:]...)
-			w.ack(uint16(n))
+			c.ack(uint16(n))
 			if n++; len(p) < 4+block {
 				return got, nil
 			}
-			say = func() { w.ack(uint16(n - 1)) }
+			say = func() { c.ack(uint16(n - 1)) }
 		}
 	}
 }

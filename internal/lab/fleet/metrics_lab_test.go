@@ -94,7 +94,7 @@ func TestMetricsInLife(t *testing.T) {
 	says("a", "everboot_dhcp_search_last_seconds", "a has searched", lately)
 	says("b", "everboot_dhcp_search_last_seconds", "b leaves it to a", func(_ float64, there bool) bool { return !there })
 
-	hosts["a"].KillAll()
+	hosts["a"].Die() // without a word: a guard that outlives its worker for a moment says that it resigns
 	says("b", `everboot_vip_active{vrid="51"}`, "b takes the address", is(1))
 	says("b", `everboot_vip_advertisements_sent_total{vrid="51"}`, "b advertises", more)
 	says("b", `everboot_peer_up{peer="198.18.0.2"}`, "b misses a", is(0))
