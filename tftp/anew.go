@@ -10,7 +10,7 @@ import (
 // were told of it is older than what its client has: only the client can say, and it does so by itself, for it repeats what got no answer.
 
 // lull is for how long after a take-over that word is not believed. The appliance before us goes on for 20 ms (docs/adr/0008), and a block of its
-// file may be on its way while we hear that there is none. iPXE repeats itself after 250 ms, others later.
+// file may be on its way while we hear that there is none. PXELINUX repeats itself after 110 ms, iPXE after 250 ms, others later.
 const lull = 100 * time.Millisecond
 
 // waiting returns the shadow whose client is waited for.
