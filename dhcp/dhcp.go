@@ -72,7 +72,7 @@ var reasonText = map[Reason]string{
 	Comparing:    "the nodes are comparing their leases; it is answered in a moment",
 	NoDisk:       "the disk takes no leases, so that nothing is offered: the log says why; another appliance answers, if there is one",
 	OfferLost:    "the node that made it the offer is gone; it starts again",
-	PoolHeld:     "no address is free for certain: the other node is out of contact and may have prolonged the leases that ended",
+	PoolHeld:     "no address is free for certain: the other node is out of contact and may have given or prolonged it",
 	NoRecord:     "it asks for a lease that we know nothing of",
 	NoSubnet:     "there is no [[dhcp.subnet]] for the network where it is",
 	NoPool:       "it has no reservation, and its subnet has no range",

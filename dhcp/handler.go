@@ -140,7 +140,8 @@ func (h *exchange) discover() Reason {
 	if !h.addr.IsValid() {
 		return reason
 	}
-	if _, known := h.table.At(h.now, h.addr); !known && reason == Pooled && !h.r.giaddr.IsValid() {
+	l, known := h.table.At(h.now, h.addr)
+	if behind := h.pair != nil && h.pair.Behind() && !l.Live(); (!known || behind) && reason == Pooled && !h.r.giaddr.IsValid() {
 		h.probe = h.addr
 	}
 	h.table.Offer(h.now, h.lease(), offerHold)

@@ -83,7 +83,7 @@ func (s *Server) tick() []*dhcpv4.DHCPv4 {
 	if m.Settled() && !settled {
 		again = s.held.since(now.Add(-heldFor))
 	}
-	synced := m.Synced()
+	synced := m.Synced(now)
 	s.mu.Unlock()
 	s.peersWere = after
 	s.logPeers(before, after)

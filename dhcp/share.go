@@ -75,6 +75,9 @@ func (h *exchange) answerable() bool {
 	if known && l.State == leases.Bound && l.Client == h.holder(h.addr, h.r) || reserved && mine == h.addr {
 		return h.first()
 	}
+	if h.pair.Behind() && h.sub.inRange(h.addr) && !(known && l.Client == h.r.client) {
+		return false // a peer may have given it
+	}
 	return h.pair.Owns(h.addr)
 }
 
@@ -85,7 +88,11 @@ func (h *exchange) adoptable() bool {
 	if h.free(h.now, h.addr, h.r, h.sub) {
 		return true
 	}
-	return h.pair != nil && h.pair.Away() && h.sub.inRange(h.addr) && !h.avoid(h.r.device)(h.addr) && h.table.Available(h.now, h.addr, h.r.client)
+	if h.pair == nil || !h.pair.Away() || h.pair.Yields() || !h.sub.inRange(h.addr) || h.avoid(h.r.device)(h.addr) {
+		return false
+	}
+	l, known := h.table.At(h.now, h.addr)
+	return !known || !l.Live() && h.pair.Behind() || h.table.Available(h.now, h.addr, h.r.client)
 }
 
 // asked remembers who was left to another node, and when first: a time since the epoch, which is small and nothing for the garbage collector to

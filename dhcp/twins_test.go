@@ -24,6 +24,7 @@ type twins struct {
 	nodes   [2]*twin
 	clients []*simClient
 	cut     bool
+	vip     int     // who has it, which the other sees; -1: both may, and neither sees the other
 	loss    float64 // of the channel's datagrams
 	air     []told
 	acks    int
@@ -39,6 +40,9 @@ type twin struct {
 	skew time.Duration
 	down bool
 	held held
+
+	synced time.Time // on the disk
+	noted  time.Time // when
 }
 
 type told struct {
@@ -49,7 +53,7 @@ type told struct {
 var commonID = ip("198.18.0.10")
 
 func newTwins(t *testing.T, seed uint64) *twins {
-	w := &twins{t: t, rand: rand.New(rand.NewPCG(seed, 3)), now: epoch, view: testView()}
+	w := &twins{t: t, rand: rand.New(rand.NewPCG(seed, 3)), now: epoch, view: testView(), vip: -1}
 	for i := range w.nodes {
 		c := testConfig()
 		c.Subnets[0].Lease, c.ServerID = 10*time.Minute, commonID
@@ -74,7 +78,7 @@ func (w *twins) start(i int) {
 		list = append(list, l)
 	}
 	n.Load(w.now.Add(n.skew), list)
-	n.Join(w.now.Add(n.skew), w.rand.Uint64(), time.Time{})
+	n.Join(w.now.Add(n.skew), w.rand.Uint64(), n.synced)
 }
 
 // pass lets time pass.
@@ -95,8 +99,13 @@ func (w *twins) pass(d time.Duration) {
 			w.tell(1-m.to, r.Tell)
 		}
 		for i, n := range w.nodes {
-			if !n.down {
-				w.tell(1-i, n.pair.Tick(w.now.Add(n.skew), nil))
+			if n.down {
+				continue
+			}
+			now := w.now.Add(n.skew)
+			w.tell(1-i, n.pair.Tick(now, func(netip.Addr) bool { return w.vip == 1-i && !w.nodes[1-i].down }))
+			if synced := n.pair.Synced(now); !synced.IsZero() && now.Sub(n.noted) >= syncedEvery {
+				n.synced, n.noted = synced, now
 			}
 		}
 	}
@@ -193,6 +202,9 @@ func (w *twins) step() {
 		c.addr = netip.Addr{}
 	}
 	either := w.rand.IntN(2) // who has the VIP; while they do not see each other, both do
+	if w.vip >= 0 {
+		either = w.vip
+	}
 	if w.nodes[either].down {
 		either = 1 - either
 	}
@@ -200,7 +212,10 @@ func (w *twins) step() {
 	case n < 7:
 		w.boot(c)
 	case n < 13 && c.addr.IsValid():
-		w.take(c, w.ask(message(c.mac, ask, ciaddr(c.addr.String())), either))
+		had := c.addr
+		if w.take(c, w.ask(message(c.mac, ask, ciaddr(had.String())), either)); c.addr != had {
+			w.fatal("%v, which renewed %v, has %v", c.mac, had, c.addr)
+		}
 	case n < 15 && c.addr.IsValid():
 		addr := c.addr
 		c.addr = netip.Addr{} // it starts again and remembers its address; while it asks it has none
@@ -251,6 +266,55 @@ func TestTwoNodesNeverGiveOneAddressTwice(t *testing.T) {
 		if w.acks < 250 {
 			t.Fatalf("seed %d: only %d ACKs: the test tests nothing", seed, w.acks)
 		}
+	}
+}
+
+// TestWhoComesBackToABrokenChannelGivesNoAddressTwice: a node is away for longer than the longest lease, so that the other gives its addresses,
+// too, and comes back, with its disk or a new one, while the channel is cut and the other has the floating address, or no longer has it.
+func TestWhoComesBackToABrokenChannelGivesNoAddressTwice(t *testing.T) {
+	seeds := uint64(30)
+	if testing.Short() {
+		seeds = 6
+	}
+	for seed := range seeds {
+		w := newTwins(t, seed)
+		w.vip = 0
+		w.pass(4 * time.Second)
+		for range 3 {
+			w.live(40)
+			dead := w.rand.IntN(2)
+			w.nodes[dead].down, w.vip = true, 1-dead
+			w.note("%d dies", dead)
+			for end := w.now.Add(11*time.Minute + time.Duration(w.rand.IntN(20))*time.Minute); w.now.Before(end); {
+				w.pass(time.Duration(w.rand.IntN(10)) * time.Second)
+				w.step()
+			}
+			if w.rand.IntN(3) == 0 {
+				w.nodes[dead].disk, w.nodes[dead].synced = make(map[netip.Addr]leases.Lease), time.Time{}
+			}
+			w.cut = w.rand.IntN(4) > 0
+			w.note("%d starts, cut: %v", dead, w.cut)
+			w.start(dead)
+			w.live(20 + w.rand.IntN(100))
+			if w.rand.IntN(2) == 0 {
+				w.vip = dead
+				w.note("the floating address is at %d", dead)
+				w.live(w.rand.IntN(400))
+			}
+			w.cut = false
+			w.note("mended")
+			w.pass(5 * time.Second)
+		}
+		if w.acks < 250 {
+			t.Fatalf("seed %d: only %d ACKs: the test tests nothing", seed, w.acks)
+		}
+	}
+}
+
+// live lets clients do what they do, so many times.
+func (w *twins) live(steps int) {
+	for range steps {
+		w.step()
 	}
 }
 

@@ -58,7 +58,7 @@ func TestMerge(t *testing.T) {
 // is known here.
 func TestWhatAnotherMayHaveProlonged(t *testing.T) {
 	tab := table()
-	tab.Settle(epoch.Add(-time.Second))
+	tab.Settle(epoch.Add(-time.Second), false)
 	for i := range 3 {
 		tab.Bind(epoch, lease(10+i, i), time.Hour)
 	}
@@ -66,14 +66,14 @@ func TestWhatAnotherMayHaveProlonged(t *testing.T) {
 	if a, ok := tab.Pick(now, lan, nobody); ok || tab.Available(now, addr(10), who(7)) || !tab.Available(now, addr(10), who(0)) {
 		t.Errorf("%v was given away, or its own client does not get it", a)
 	}
-	tab.Settle(epoch.Add(time.Hour - 1))
+	tab.Settle(epoch.Add(time.Hour-1), false)
 	if a, ok := tab.Pick(now, lan, nobody); ok {
 		t.Errorf("%v was given away", a)
 	}
 	// An offer that nobody takes changes nothing.
 	tab.Offer(now, lease(10, 0), time.Second)
 	now = now.Add(time.Minute)
-	tab.Settle(epoch.Add(time.Hour))
+	tab.Settle(epoch.Add(time.Hour), false)
 	if a, ok := tab.Pick(now, lan, nobody); !ok || a != addr(10) {
 		t.Errorf("picked %v %v", a, ok)
 	}

@@ -24,7 +24,7 @@ type pool struct {
 
 // Waits reports whether there are free addresses of ours that are not yet for everybody.
 func (t *Table) Waits(in netip.Prefix) bool {
-	return slices.ContainsFunc(t.pools, func(p *pool) bool { return in.Contains(p.First) && len(p.free.list) > 0 })
+	return t.held || slices.ContainsFunc(t.pools, func(p *pool) bool { return in.Contains(p.First) && len(p.free.list) > 0 })
 }
 
 // Spare counts the addresses of ours in the pools within a network that can be given to somebody new now, and returns how many addresses those pools
@@ -110,7 +110,7 @@ func (t *Table) pickFrom(p *pool, avoid func(netip.Addr) bool) (netip.Addr, bool
 // recall takes, last, what had to be avoided once and need not any more.
 func (t *Table) recall(p *pool, avoid func(netip.Addr) bool) (first netip.Addr, found bool) {
 	for a := range p.aside {
-		if r := t.at(a); (r == nil || !r.live() && t.settled(r.ended)) && !avoid(a) && (!found || a.Less(first)) {
+		if r := t.at(a); (r == nil && !t.held || r != nil && !r.live() && t.settled(r.ended)) && !avoid(a) && (!found || a.Less(first)) {
 			first, found = a, true
 		}
 	}
@@ -119,7 +119,7 @@ func (t *Table) recall(p *pool, avoid func(netip.Addr) bool) (first netip.Addr, 
 }
 
 func (t *Table) freshOf(p *pool, avoid func(netip.Addr) bool) (netip.Addr, bool) {
-	for p.fresh.IsValid() {
+	for p.fresh.IsValid() && !t.held {
 		a := p.fresh
 		p.fresh = a.Next()
 		if a == p.Last {

@@ -22,6 +22,8 @@ type Table struct {
 	// before: a lease that ended later than this may have been prolonged by somebody else, so that its address is only for the client
 	// that had it. Zero: nobody else prolongs leases.
 	before time.Time
+	// held: whatever is free, and what was never given here, may have been given by somebody else.
+	held bool
 }
 
 // NewTable returns a table in which every address of the pools is free. Pools must not overlap.
@@ -34,8 +36,9 @@ func NewTable(pools []Pool) *Table {
 }
 
 // Settle says until when everybody else's doings are known: an address whose lease ended later is given to nobody but the client that had
-// it. The zero time lifts that.
-func (t *Table) Settle(until time.Time) { t.before = until }
+// it. The zero time lifts that. held says that any of them may have been given, also one of which there is
+// no record.
+func (t *Table) Settle(until time.Time, held bool) { t.before, t.held = until, held }
 
 // Reown sorts the free addresses anew, after a pool's Owns has changed.
 func (t *Table) Reown() {
@@ -52,7 +55,9 @@ func (t *Table) Reown() {
 }
 
 // settled reports whether an address whose lease ended then may be given to another client.
-func (t *Table) settled(ended int64) bool { return t.before.IsZero() || ended <= t.ns(t.before) }
+func (t *Table) settled(ended int64) bool {
+	return !t.held && (t.before.IsZero() || ended <= t.ns(t.before))
+}
 
 // at returns the record of an address; nil: there is none.
 func (t *Table) at(a netip.Addr) *record {
@@ -118,7 +123,7 @@ func (t *Table) Available(now time.Time, a netip.Addr, c Client) bool {
 	r := t.at(a)
 	switch {
 	case r == nil:
-		return true
+		return !t.held
 	case r.live():
 		return r.is(c) && r.state != declined
 	}

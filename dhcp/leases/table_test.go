@@ -173,9 +173,9 @@ func TestSpareIsWhatCanBeGiven(t *testing.T) {
 	spare(epoch, 5)
 	now := epoch.Add(time.Minute)
 	spare(now, 6) // the first has ended
-	tab.Settle(epoch.Add(30 * time.Second))
+	tab.Settle(epoch.Add(30*time.Second), false)
 	spare(now, 5) // and somebody else may have prolonged it
-	tab.Settle(now)
+	tab.Settle(now, false)
 	spare(now, 6)
 	delete(avoided, addr(10)) // which was set aside
 	spare(now, 7)

@@ -37,7 +37,36 @@ type peer struct {
 	ready       bool
 	seen        bool // something else says that it lives
 	longAway    bool // since contact was lost it was gone: it may have taken our addresses for its own
+	behind      bool // we were away for so long that it may have taken us for gone, and have not compared since
+	alive       bool // it has shown since then that it lives
 }
+
+// staleAfter is how long after its last word a peer may be taken for gone, if it gives no other sign of life.
+func (m *Machine) staleAfter(p *peer) time.Duration { return max(p.longest, m.cfg.Longest) + margin }
+
+// Behind reports whether some peer may have given addresses of ours that we do not know of.
+func (m *Machine) Behind() bool {
+	return slices.ContainsFunc(m.peers, func(p *peer) bool { return p.behind })
+}
+
+// Yields reports whether a peer answers at this moment that may know more of our addresses than we do: a claim of which we have no record is its
+// to decide.
+func (m *Machine) Yields() bool {
+	return slices.ContainsFunc(m.peers, func(p *peer) bool { return p.behind && p.answers() })
+}
+
+// settle tells the table what may be given to whom.
+func (m *Machine) settle() {
+	m.table.Settle(m.Until(), m.Behind())
+	alive := slices.ContainsFunc(m.peers, func(p *peer) bool { return p.behind && p.alive })
+	if alive != m.yielded {
+		m.yielded = alive
+		m.table.Reown()
+	}
+}
+
+// lives notes a sign of life.
+func (p *peer) lives(now time.Time) { p.life, p.alive = now, true }
 
 // age looks whether a peer has been silent for too long.
 func (m *Machine) age(now time.Time, p *peer) {
@@ -51,7 +80,7 @@ func (m *Machine) age(now time.Time, p *peer) {
 			m.enter(p, Away)
 		}
 	case Away:
-		if now.Sub(p.life) > max(p.longest, m.cfg.Longest)+margin {
+		if now.Sub(p.life) > m.staleAfter(p) {
 			m.enter(p, Gone)
 		}
 	case Gone:
@@ -69,7 +98,7 @@ func (m *Machine) enter(p *peer, next Contact) {
 		p.longAway = false
 		m.compare()
 	case Gone:
-		p.longAway = true
+		p.longAway, p.behind = true, false
 	}
 	if was == Gone {
 		m.settled = false
@@ -114,7 +143,7 @@ func (m *Machine) heard(now time.Time, b beat) Result {
 	case !p.advances(b):
 		return Result{Drop: DropStale}
 	}
-	p.life = now
+	p.lives(now)
 	if p.state == Gone {
 		m.enter(p, Away)
 	}
@@ -133,7 +162,7 @@ func (m *Machine) heard(now time.Time, b beat) Result {
 		return Result{Tell: m.Flush(now)}
 	}
 	if b.owed >= 0 && inTouch && !m.outbox.comparing() {
-		p.told = true
+		p.told, p.behind = true, false
 		known := sent.Add(-b.owed)
 		if oldest, any := m.outbox.oldest(); any && oldest.Before(known) {
 			known = oldest
@@ -142,7 +171,7 @@ func (m *Machine) heard(now time.Time, b beat) Result {
 			p.synced = known
 		}
 	}
-	m.table.Settle(m.Until())
+	m.settle()
 	return Result{}
 }
 
@@ -248,7 +277,7 @@ func (m *Machine) Away() bool {
 func (m *Machine) Overheard(now time.Time) {
 	for _, p := range m.peers {
 		if p.state == Away {
-			p.life = now
+			p.lives(now)
 		}
 	}
 }
@@ -260,7 +289,7 @@ func (m *Machine) Lives(now time.Time, a netip.Addr) {
 	if p == nil || p.state != Away && p.state != Gone {
 		return
 	}
-	p.life = now
+	p.lives(now)
 	if p.state == Gone {
 		m.enter(p, Away)
 	}

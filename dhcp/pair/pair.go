@@ -62,6 +62,7 @@ type Machine struct {
 	peers   []*peer // by address
 	started time.Time
 	settled bool
+	yielded bool // a peer lives that may have given addresses of ours: none is ours to give
 
 	hindered bool
 
@@ -101,10 +102,12 @@ const (
 func New(now time.Time, cfg Config, table *leases.Table) *Machine {
 	m := &Machine{cfg: cfg, table: table, started: now, outbox: newOutbox(), receipts: make(map[netip.Addr][]uint32)}
 	for _, a := range cfg.Peers {
-		m.peers = append(m.peers, &peer{addr: a, state: Waiting, life: now, synced: cfg.Synced, longest: cfg.Longest})
+		p := &peer{addr: a, state: Waiting, life: now, synced: cfg.Synced, longest: cfg.Longest}
+		p.behind = p.synced.IsZero() || now.Sub(p.synced) > m.staleAfter(p)
+		m.peers = append(m.peers, p)
 	}
 	slices.SortFunc(m.peers, func(a, b *peer) int { return a.addr.Compare(b.addr) })
-	table.Settle(m.Until())
+	m.settle()
 	return m
 }
 
@@ -121,14 +124,14 @@ func (m *Machine) Tick(now time.Time, seen func(netip.Addr) bool) [][]byte {
 	for _, p := range m.peers {
 		p.seen = seen != nil && seen(p.addr)
 		if p.seen {
-			p.life = now
+			p.lives(now)
 		}
 		m.age(now, p)
 	}
 	if !m.settled && m.canSettle(now) {
 		m.settled = true
 	}
-	m.table.Settle(m.Until())
+	m.settle()
 	m.outbox.resend(now)
 	var tell [][]byte
 	if !now.Before(m.nextBeat) {
@@ -285,19 +288,26 @@ func (m *Machine) Until() time.Time {
 	return until
 }
 
-// Synced returns up to when all that the peers did is known, to be kept for the next run.
-func (m *Machine) Synced() time.Time {
-	var synced time.Time
-	for i, p := range m.peers {
-		if i == 0 || p.synced.Before(synced) {
+// Synced returns up to when all that the peers did is known, to be kept for the next run; zero: it is not. Of a peer that is gone that is now, so
+// that who outlives its peer is not taken for one that comes back when it starts anew.
+func (m *Machine) Synced(now time.Time) time.Time {
+	synced := now
+	for _, p := range m.peers {
+		switch {
+		case p.behind:
+			return time.Time{}
+		case p.state != Gone && p.synced.Before(synced):
 			synced = p.synced
 		}
 	}
 	return synced
 }
 
-// Owns reports whether an address is ours to give to a client that does not have it.
+// Owns reports whether an address is ours to give to a client that does not have it. Nothing is while a peer lives that may have given it.
 func (m *Machine) Owns(a netip.Addr) bool {
+	if m.yielded {
+		return false
+	}
 	return Owns(a, m.cfg.Self, func(yield func(netip.Addr) bool) {
 		for _, p := range m.peers {
 			if p.state != Gone && !yield(p.addr) {

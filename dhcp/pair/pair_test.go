@@ -44,6 +44,7 @@ type couple struct {
 	loss   float64
 	cut    bool
 	maxLag time.Duration
+	synced time.Time // what the disk of a node that starts says
 }
 
 var addrs = [2]netip.Addr{netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("198.18.0.3")}
@@ -65,7 +66,7 @@ func (c *couple) start(i int, disk []leases.Lease) {
 	n.table = leases.NewTable([]leases.Pool{{First: nth(0), Last: nth(1023), Owns: func(a netip.Addr) bool { return n.Machine == nil || n.Owns(a) }}})
 	n.table.Load(c.now.Add(n.skew), disk)
 	n.Machine = New(c.now.Add(n.skew), Config{
-		Self: addrs[i], Peers: []netip.Addr{addrs[1-i]}, Longest: time.Hour, Incarnation: c.rand.Uint64(),
+		Self: addrs[i], Peers: []netip.Addr{addrs[1-i]}, Longest: time.Hour, Incarnation: c.rand.Uint64(), Synced: c.synced,
 	}, n.table)
 	n.table.Reown()
 	c.nodes[i] = n
