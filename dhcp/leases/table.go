@@ -12,12 +12,17 @@ import (
 // each it keeps a huge range and a flood of clients from filling the memory.
 const maxRecords = 1 << 17
 
+// releasedFor is how long a record of an address in no pool stays after it was given back: longer than a node with an older record, by which
+// somebody has the address, is out of contact as a rule, and a lease lasts.
+const releasedFor = 7 * 24 * time.Hour
+
 // Table knows the state of every address. It is not safe for concurrent use.
 type Table struct {
 	epoch, now time.Time
 	records    map[[4]byte]*record // IPv4
 	clients    clients             // of live and of freed addresses
 	live       queue               // by expiry
+	back       queue               // of those in no pool that were given back, by when
 	pools      []*pool
 	// before: a lease that ended later than this may have been prolonged by somebody else, so that its address is only for the client
 	// that had it. Zero: nobody else prolongs leases.
@@ -28,7 +33,7 @@ type Table struct {
 
 // NewTable returns a table in which every address of the pools is free. Pools must not overlap.
 func NewTable(pools []Pool) *Table {
-	t := &Table{records: make(map[[4]byte]*record), clients: newClients()}
+	t := &Table{records: make(map[[4]byte]*record), clients: newClients(), back: queue{byEnd: true}}
 	for _, p := range pools {
 		t.pools = append(t.pools, &pool{Pool: p, fresh: p.First, free: queue{byEnd: true}, aside: make(map[netip.Addr]bool)})
 	}
@@ -79,7 +84,7 @@ func (t *Table) Load(now time.Time, list []Lease) (stale []netip.Addr) {
 		if l.Live() && left <= 0 {
 			l.State = Expired
 		}
-		if t.poolOf(l.Address) == nil && !l.Live() || !l.Address.Is4() {
+		if !l.Address.Is4() || t.poolOf(l.Address) == nil && !l.Live() && (l.State != Released || now.Sub(l.Expires) >= releasedFor) {
 			stale = append(stale, l.Address)
 			continue
 		}
@@ -94,7 +99,7 @@ func (t *Table) Of(now time.Time, c Client, in netip.Prefix) (Lease, bool) {
 	t.expire(now)
 	var best *record
 	t.clients.of(c, func(r *record) {
-		if !in.Contains(r.address()) || r.state == declined {
+		if !in.Contains(r.address()) || r.state == declined || r.in == &t.back {
 			return
 		}
 		if best == nil || r.live() && !best.live() || r.live() == best.live() && r.expires > best.expires {
@@ -282,7 +287,9 @@ func (t *Table) put(l Lease) *record {
 func (t *Table) enqueue(r *record) {
 	if r.live() {
 		t.live.add(r)
-	} else if p := t.poolOf(r.address()); p != nil && p.owns(r.address()) {
+	} else if p := t.poolOf(r.address()); p == nil {
+		t.back.add(r)
+	} else if p.owns(r.address()) {
 		p.free.add(r)
 	}
 }
@@ -294,19 +301,34 @@ func (t *Table) expire(now time.Time) {
 		r := t.live.list[0]
 		t.retire(r, expired, r.expires)
 	}
+	for ns := t.ns(now); len(t.back.list) > 0 && t.back.list[0].ended <= ns-int64(releasedFor); {
+		r := t.back.list[0]
+		t.unqueue(r)
+		t.drop(r)
+	}
 }
 
-// retire makes a live record a free one. The record stays, so that the client finds its address again, unless it belongs to no pool.
+// retire makes a live record a free one. The record stays, so that the client finds its address again. In no pool it stays if it was given back, which
+// others must hear; that it ran out they know.
 func (t *Table) retire(r *record, state byte, at int64) {
 	t.unqueue(r)
-	if r.state != offered {
+	pooled := t.poolOf(r.address()) != nil
+	switch {
+	case r.state != offered:
 		r.ended = at // nobody was told of an offer that was not taken as of a lease
+	case !pooled && r.ended != never:
+		state, at = released, r.ended // as it was before the offer
 	}
 	r.state, r.expires = state, at
-	if t.poolOf(r.address()) != nil {
+	if pooled || state == released && r.ended != never {
 		t.enqueue(r)
 		return
 	}
+	t.drop(r)
+}
+
+// drop forgets a record, which is in no queue.
+func (t *Table) drop(r *record) {
 	t.clients.unlink(t.lease(r).Client, r)
 	delete(t.records, r.addr)
 }

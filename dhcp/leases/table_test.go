@@ -279,3 +279,36 @@ func TestRandomUse(t *testing.T) {
 		}
 	}
 }
+
+// TestGivenBackInNoPool: the record stays for a while, over a restart, too, so that an older one of another node does not count; it is nothing that its
+// client had, and in the end it goes.
+func TestGivenBackInNoPool(t *testing.T) {
+	tab := table()
+	tab.Bind(epoch, lease(11, 1), time.Hour)
+	tab.Release(epoch.Add(time.Minute), addr(11), who(1))
+	old := tab.Bind(epoch.Add(time.Hour), lease(51, 1), 24*time.Hour)
+	back, ok := tab.Release(epoch.Add(2*time.Hour), addr(51), who(1))
+	if l, _ := tab.Of(epoch.Add(2*time.Hour), who(1), lan); !ok || l.Address != addr(11) {
+		t.Errorf("its client had %+v", l)
+	}
+	tab.Offer(epoch.Add(2*time.Hour), lease(51, 2), time.Minute) // which nobody takes
+	now := epoch.Add(3 * time.Hour)
+	again := table()
+	if stale := again.Load(now, []Lease{back}); len(stale) > 0 {
+		t.Errorf("%v is forgotten", stale)
+	}
+	for name, tab := range map[string]*Table{"the same run": tab, "after a restart": again} {
+		for what, take := range map[string]func(time.Time, Lease) (Lease, Verdict){"told": tab.Merge, "written down": tab.Recall} {
+			if l, verdict := take(now, old); verdict != Kept || l.Live() {
+				t.Errorf("%s, an older record is %s: %s, %+v", name, what, verdict, l)
+			}
+		}
+		now := now.Add(releasedFor)
+		if l, known := tab.At(now, addr(51)); known || len(tab.records)+len(tab.back.list) > 1 {
+			t.Errorf("%s, it stays: %+v", name, l)
+		}
+	}
+	if stale := table().Load(now.Add(releasedFor), []Lease{back}); len(stale) != 1 {
+		t.Error("it stays on the disk")
+	}
+}
