@@ -59,6 +59,17 @@ func TestWhoWasAwayForLongGivesNothingOfItsOwn(t *testing.T) {
 	}
 }
 
+// TestAClockThatWasSetBackKnowsNothing: what the disk says of a time that is yet to come does not make known what peers did until then.
+func TestAClockThatWasSetBackKnowsNothing(t *testing.T) {
+	c := newCouple(t, 1)
+	c.cut, c.synced = true, c.now.Add(24*time.Hour)
+	c.start(0, nil)
+	c.pass(5 * time.Second)
+	if !c.nodes[0].Behind() || c.nodes[0].Until().After(c.now) {
+		t.Errorf("behind %v, known until %s", c.nodes[0].Behind(), c.nodes[0].Until())
+	}
+}
+
 // TestWhoOutlivesItsPeerStartsAnew: it is not taken for one that comes back from a long absence.
 func TestWhoOutlivesItsPeerStartsAnew(t *testing.T) {
 	c := newCouple(t, 1)

@@ -100,6 +100,9 @@ const (
 
 // New returns the machine of a node that starts now. It keeps the table told whose addresses are.
 func New(now time.Time, cfg Config, table *leases.Table) *Machine {
+	if cfg.Synced.After(now) {
+		cfg.Synced = time.Time{} // the clock was set back: by it that says nothing
+	}
 	m := &Machine{cfg: cfg, table: table, started: now, outbox: newOutbox(), receipts: make(map[netip.Addr][]uint32)}
 	for _, a := range cfg.Peers {
 		p := &peer{addr: a, state: Waiting, life: now, synced: cfg.Synced, longest: cfg.Longest}
