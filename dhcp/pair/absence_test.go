@@ -93,3 +93,20 @@ func TestWhoOutlivesItsPeerStartsAnew(t *testing.T) {
 		t.Error("it gives nothing for ever")
 	}
 }
+
+// TestAPeerThatComesBackBehindABrokenChannel: the survivor waits for it as long as at a start, and then answers again, though the other lives.
+func TestAPeerThatComesBackBehindABrokenChannel(t *testing.T) {
+	c := newCouple(t, 1)
+	c.pass(time.Second)
+	c.cut = true
+	c.pass(time.Hour + time.Minute)
+	c.nodes[0].seen = true
+	c.pass(time.Second)
+	if c.nodes[0].Settled() || c.nodes[0].Peers()[0].State != Away {
+		t.Errorf("settled %v, the peer is %s", c.nodes[0].Settled(), c.nodes[0].Peers()[0].State)
+	}
+	c.pass(startPatience)
+	if !c.nodes[0].Settled() {
+		t.Error("it answers nobody for ever")
+	}
+}

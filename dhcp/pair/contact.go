@@ -35,10 +35,11 @@ type peer struct {
 	longest     time.Duration
 	told        bool // since contact began it has told us all, and we it
 	ready       bool
-	seen        bool // something else says that it lives
-	longAway    bool // since contact was lost it was gone: it may have taken our addresses for its own
-	behind      bool // we were away for so long that it may have taken us for gone, and have not compared since
-	alive       bool // it has shown since then that it lives
+	seen        bool      // something else says that it lives
+	returned    time.Time // when it was gone no more
+	longAway    bool      // since contact was lost it was gone: it may have taken our addresses for its own
+	behind      bool      // we were away for so long that it may have taken us for gone, and have not compared since
+	alive       bool      // it has shown since then that it lives
 }
 
 // staleAfter is how long after its last word a peer may be taken for gone, if it gives no other sign of life.
@@ -73,24 +74,24 @@ func (m *Machine) age(now time.Time, p *peer) {
 	switch p.state {
 	case InTouch:
 		if now.Sub(p.touched) > Silence || now.Sub(p.heard) > Silence {
-			m.enter(p, Away)
+			m.enter(now, p, Away)
 		}
 	case Waiting:
 		if now.Sub(m.started) >= startPatience {
-			m.enter(p, Away)
+			m.enter(now, p, Away)
 		}
 	case Away:
 		if now.Sub(p.life) > m.staleAfter(p) {
-			m.enter(p, Gone)
+			m.enter(now, p, Gone)
 		}
 	case Gone:
 		if p.seen {
-			m.enter(p, Away)
+			m.enter(now, p, Away)
 		}
 	}
 }
 
-func (m *Machine) enter(p *peer, next Contact) {
+func (m *Machine) enter(now time.Time, p *peer, next Contact) {
 	was := p.state
 	p.state = next
 	switch next {
@@ -101,7 +102,7 @@ func (m *Machine) enter(p *peer, next Contact) {
 		p.longAway, p.behind = true, false
 	}
 	if was == Gone {
-		m.settled = false
+		m.settled, p.returned = false, now
 	}
 	if next != InTouch {
 		p.told, p.ready = false, false
@@ -118,8 +119,8 @@ func (m *Machine) canSettle(now time.Time) bool {
 		switch {
 		case p.state == Waiting, p.state == InTouch && !p.told:
 			return false
-		case p.longAway && p.state == Away && now.Sub(p.life) < startPatience:
-			return false // it is coming back
+		case p.longAway && p.state == Away && now.Sub(p.returned) < startPatience:
+			return false // it is coming back. It may live and never get in touch, behind a broken channel
 		}
 	}
 	return true
@@ -145,11 +146,11 @@ func (m *Machine) heard(now time.Time, b beat) Result {
 	}
 	p.lives(now)
 	if p.state == Gone {
-		m.enter(p, Away)
+		m.enter(now, p, Away)
 	}
 	sent, inTouch, ok := m.sentTo(b.echoes)
 	fresh := ok && now.Sub(sent) <= Silence
-	if b.incarnation != p.incarnation && !m.follows(p, b, fresh) {
+	if b.incarnation != p.incarnation && !m.follows(now, p, b, fresh) {
 		return Result{}
 	}
 	p.lastBeat, p.heard, p.longest, p.ready = b.number, now, b.longest, b.ready
@@ -158,7 +159,7 @@ func (m *Machine) heard(now time.Time, b beat) Result {
 	}
 	p.touched = sent
 	if p.state != InTouch {
-		m.enter(p, InTouch)
+		m.enter(now, p, InTouch)
 		return Result{Tell: m.Flush(now)}
 	}
 	if b.owed >= 0 && inTouch && !m.outbox.comparing() {
@@ -188,14 +189,14 @@ func (p *peer) advances(b beat) bool {
 
 // follows decides on a beat of a run that is not the one we know, and reports whether it has become that. It has when it names a late beat
 // of ours, which nobody could have recorded earlier. Until then our beats name it, so that it can.
-func (m *Machine) follows(p *peer, b beat, fresh bool) bool {
+func (m *Machine) follows(now time.Time, p *peer, b beat, fresh bool) bool {
 	if !fresh {
 		p.next, p.nextBeat = b.incarnation, b.number
 		p.ready = false // if it did start anew it answers nobody yet; if not, its next beat says so
 		return false
 	}
 	if p.state == InTouch {
-		m.enter(p, Away) // it started anew and knows only what is on its disk
+		m.enter(now, p, Away) // it started anew and knows only what is on its disk
 	}
 	if p.incarnation != 0 {
 		p.past = append(p.past[max(0, len(p.past)+1-runsKept):], p.incarnation)
@@ -291,7 +292,7 @@ func (m *Machine) Lives(now time.Time, a netip.Addr) {
 	}
 	p.lives(now)
 	if p.state == Gone {
-		m.enter(p, Away)
+		m.enter(now, p, Away)
 	}
 }
 
