@@ -68,7 +68,10 @@ type slowDisk struct {
 func (d *slowDisk) Commit(list []leases.Lease) error {
 	before := len(acked(d.wire.answers()))
 	twice := d.busy.Swap(true)
-	time.Sleep(d.delay) // simulated
+	d.mu.Lock()
+	delay := d.delay
+	d.mu.Unlock()
+	time.Sleep(delay) // simulated
 	d.busy.Store(false)
 	d.mu.Lock()
 	defer d.mu.Unlock()

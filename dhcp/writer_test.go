@@ -155,9 +155,11 @@ func TestWithoutADiskAnotherNodeAnswers(t *testing.T) {
 				stop := run(t, s)
 				time.Sleep(4 * time.Second) // alone
 				mine := ip("198.18.0.100")
+				s.mu.Lock()
 				for !s.state.owns(mine) {
 					mine = mine.Next()
 				}
+				s.mu.Unlock()
 				arrive(s, message(pooled, ask, serverID("198.18.0.2"), requested(mine.String())))
 				time.Sleep(time.Second)
 				d.mu.Lock()
