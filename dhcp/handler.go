@@ -42,7 +42,7 @@ func Handle(now time.Time, view *site.View, q *dhcpv4.DHCPv4, s *State) (*dhcpv4
 	case reason == Searching:
 		reason = h.introduce()
 	case reason != "":
-	case s.pair != nil && !s.pair.Settled():
+	case s.pair != nil && !s.pair.Ready(now):
 		reason = Comparing
 	case s.noDisk && r.kind == dhcpv4.MessageTypeDiscover: // who took the offer would wait for its ACK in vain, again and again
 		reason = NoDisk

@@ -35,6 +35,7 @@ type peer struct {
 	longest     time.Duration
 	told        bool // since contact began it has told us all, and we it
 	ready       bool
+	met         bool      // since contact began it has said that it is in touch with us
 	seen        bool      // something else says that it lives
 	returned    time.Time // when it was gone no more
 	longAway    bool      // since contact was lost it was gone: it may have taken our addresses for its own
@@ -105,7 +106,7 @@ func (m *Machine) enter(now time.Time, p *peer, next Contact) {
 		m.settled, p.returned = false, now
 	}
 	if next != InTouch {
-		p.told, p.ready = false, false
+		p.told, p.ready, p.met = false, false, false
 		m.outbox.lost(p.addr, m.inTouch())
 	}
 	if was == Gone || next == Gone {
@@ -150,6 +151,15 @@ func (m *Machine) heard(now time.Time, b beat) Result {
 	}
 	sent, inTouch, ok := m.sentTo(b.echoes)
 	fresh := ok && now.Sub(sent) <= Silence
+	if snapshot, lost := m.wasAway(p, b, fresh); snapshot || lost {
+		gap := time.Duration(0)
+		if snapshot {
+			gap = m.staleAfter(p) + 1 // nobody knows
+		}
+		m.restart(now, uint64(b.number), gap)
+		p.lives(now)
+		return Result{}
+	}
 	if b.incarnation != p.incarnation && !m.follows(now, p, b, fresh) {
 		return Result{}
 	}
@@ -162,6 +172,7 @@ func (m *Machine) heard(now time.Time, b beat) Result {
 		m.enter(now, p, InTouch)
 		return Result{Tell: m.Flush(now)}
 	}
+	p.met = p.met || inTouch
 	if b.owed >= 0 && inTouch && !m.outbox.comparing() {
 		p.told, p.behind = true, false
 		known := sent.Add(-b.owed)

@@ -62,7 +62,8 @@ type Machine struct {
 	peers   []*peer // by address
 	started time.Time
 	settled bool
-	yielded bool // a peer lives that may have given addresses of ours: none is ours to give
+	noticed time.Time // the last time that was heard of
+	yielded bool      // a peer lives that may have given addresses of ours: none is ours to give
 
 	hindered bool
 
@@ -124,6 +125,7 @@ func (m *Machine) Changed(now time.Time, a netip.Addr) {
 // Tick moves the time on and returns what to tell. Call it a few times a second. seen reports whether something else than this channel
 // says that a peer lives; it may be nil.
 func (m *Machine) Tick(now time.Time, seen func(netip.Addr) bool) [][]byte {
+	m.notice(now)
 	for _, p := range m.peers {
 		p.seen = seen != nil && seen(p.addr)
 		if p.seen {
@@ -159,6 +161,7 @@ func (m *Machine) compare() {
 
 // Receive takes a message of a peer in.
 func (m *Machine) Receive(now time.Time, b []byte) Result {
+	m.notice(now)
 	msg, err := parse(now, b)
 	switch {
 	case err == errFormat:

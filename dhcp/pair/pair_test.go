@@ -26,6 +26,7 @@ type node struct {
 	table *leases.Table
 	skew  time.Duration
 	seen  bool // the other node is seen by other means
+	still bool // it does nothing
 }
 
 type flying struct {
@@ -97,6 +98,9 @@ func (c *couple) pass(d time.Duration) {
 				c.air = append(c.air, f)
 				continue
 			}
+			if c.nodes[f.to].still {
+				continue
+			}
 			r := c.nodes[f.to].Receive(c.now.Add(c.nodes[f.to].skew), f.data)
 			if r.Drop == DropMalformed || r.Drop == DropFormat || r.Drop == DropStranger || len(r.Clashes) > 0 {
 				c.t.Fatalf("%s %v", r.Drop, r.Clashes)
@@ -104,6 +108,9 @@ func (c *couple) pass(d time.Duration) {
 			c.send(f.to, r.Tell)
 		}
 		for i, n := range c.nodes {
+			if n.still {
+				continue
+			}
 			c.send(i, n.Tick(c.now.Add(n.skew), func(netip.Addr) bool { return n.seen }))
 		}
 	}
@@ -120,7 +127,7 @@ func (c *couple) differ() (list []string) {
 	for i := range 1024 {
 		a, _ := c.nodes[0].table.At(c.now.Add(c.nodes[0].skew), nth(i))
 		b, _ := c.nodes[1].table.At(c.now.Add(c.nodes[1].skew), nth(i))
-		d := a.Expires.Sub(b.Expires.Add(-c.nodes[1].skew))
+		d := a.Expires.Add(-c.nodes[0].skew).Sub(b.Expires.Add(-c.nodes[1].skew))
 		if a.Live() != b.Live() || a.Live() && (a.Client != b.Client || a.State != b.State || d > lateAfter || d < -lateAfter) {
 			list = append(list, fmt.Sprintf("%v and %v", a, b))
 		}
