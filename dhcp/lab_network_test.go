@@ -187,6 +187,25 @@ func (n *network) ask(args ...string) lab.Lease {
 	return lease
 }
 
+// offered waits until so many pairs of a client and a server that makes it an offer were seen: the second server's offer may come after the client has what it needs.
+func (n *network) offered(pairs int) {
+	n.t.Helper()
+	seen := make(map[string]bool)
+	err := lab.Eventually(10*time.Second, fmt.Sprintf("%d pairs of client and server have an offer", pairs), func() error {
+		offers, err := n.lan.Decoded("dhcp.option.dhcp == 2", "dhcp.hw.mac_addr", "ip.src")
+		for _, o := range offers {
+			seen[o] = true
+		}
+		if err == nil && len(seen) < pairs {
+			err = fmt.Errorf("%d have", len(seen))
+		}
+		return err
+	})
+	if err != nil || len(seen) != pairs {
+		n.t.Errorf("%v: %v", err, seen)
+	}
+}
+
 // clean fails the test if tshark finds anything wrong in what the servers sent.
 func (n *network) clean() {
 	n.t.Helper()
