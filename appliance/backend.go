@@ -243,6 +243,11 @@ func (w *worker) macAt(addr netip.Addr) site.MAC {
 
 // Put implements web.Backend. The registry checks the object.
 func (w *worker) Put(ctx context.Context, kind site.Kind, key string, value []byte) error {
+	if kind == site.KindDevice {
+		if err := w.cfg.checkNewAddress(w.builder.View(), w.own, value); err != nil {
+			return err
+		}
+	}
 	return w.registry.Put(ctx, kind, key, value)
 }
 

@@ -1,6 +1,8 @@
 package appliance
 
 import (
+	"context"
+	"encoding/json"
 	"net/netip"
 	"slices"
 	"strings"
@@ -77,6 +79,60 @@ func TestDHCPKnowsAllAddressesOfTheAppliance(t *testing.T) {
 	for _, a := range []string{"198.18.0.11", "127.0.0.1"} {
 		if !slices.Contains(taken, netip.MustParseAddr(a)) {
 			t.Errorf("%s is none of %v", a, taken)
+		}
+	}
+}
+
+// anything is a registry that takes whatever it is given.
+type anything struct{ registry }
+
+func (anything) Put(context.Context, site.Kind, string, []byte) error { return nil }
+
+// TestWhoWritesADeviceIsToldOfItsAddress: what is refused in the configuration file, or by its check, is no better by the API, by which imports come.
+func TestWhoWritesADeviceIsToldOfItsAddress(t *testing.T) {
+	cfg, ip := testConfig(t), netip.MustParseAddr
+	cfg.DHCP = DHCPConfig{Mode: "server", Subnets: []SubnetConfig{{Network: netip.MustParsePrefix("198.18.0.0/24"), Router: ip("198.18.0.1")}}}
+	cfg.VIP.Addresses = []netip.Prefix{netip.MustParsePrefix("198.18.0.10/24")}
+	cfg.VIP.Groups = []VIPGroup{{VRID: 52, Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.0.11/24")}}}
+	cfg.Peers.Addresses = []netip.Addr{ip("198.18.0.3")}
+	known, fresh := site.MAC{2, 0, 0, 0, 0, 1}, site.MAC{2, 0, 0, 0, 0, 2}
+	v := site.Empty("berlin", "consul")
+	v.Devices[known] = site.Device{MAC: known, Name: "t1", Address: ip("203.0.113.9")} // from before
+	own := ip("198.18.0.2")
+	for _, c := range []struct {
+		device site.Device
+		says   string // nothing: it is taken
+	}{
+		{site.Device{MAC: fresh, Address: ip("198.18.0.51")}, ""},
+		{site.Device{MAC: fresh}, ""},
+		{site.Device{MAC: fresh, Address: ip("198.18.0.10")}, "its address 198.18.0.10 is the VIP; use another"},
+		{site.Device{MAC: fresh, Address: ip("198.18.0.11")}, "is the VIP"},
+		{site.Device{MAC: fresh, Address: ip("198.18.0.2")}, "reserved address 198.18.0.2 belongs to a router, a DNS server, an appliance"},
+		{site.Device{MAC: fresh, Address: ip("198.18.0.3")}, "an appliance"},
+		{site.Device{MAC: fresh, Address: ip("198.18.0.1")}, "a router"},
+		{site.Device{MAC: fresh, Address: ip("198.18.0.255")}, "its broadcast address"},
+		{site.Device{MAC: fresh, Address: ip("203.0.113.9")}, "its address 203.0.113.9 is in no [[dhcp.subnet]]; use an address in one"},
+		{site.Device{MAC: fresh, Address6: ip("2001:db8::9")}, "is in no [[dhcp.subnet]]"},
+		{site.Device{MAC: known, Name: "t9", Address: ip("203.0.113.9")}, ""},
+	} {
+		value, err := json.Marshal(c.device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = cfg.checkNewAddress(v, own, value)
+		if (err == nil) != (c.says == "") || err != nil && (!strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "device "+c.device.MAC.String())) {
+			t.Errorf("%+v: %v, want %q", c.device, err, c.says)
+		}
+	}
+	b, err := newBuilder(cfg, observed(), quiet, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &worker{cfg: cfg, log: quiet, builder: b, own: own, registry: anything{}}
+	for address, want := range map[string]bool{"198.18.0.51": true, "198.18.0.10": false} {
+		value := []byte(`{"mac":"02:00:00:00:00:02","address":"` + address + `"}`)
+		if err := w.Put(t.Context(), site.KindDevice, fresh.String(), value); (err == nil) != want {
+			t.Errorf("%s: %v", address, err)
 		}
 	}
 }

@@ -1,11 +1,14 @@
 package appliance
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 
+	"everboot/dhcp"
 	"everboot/site"
 	"everboot/site/consul"
 )
@@ -155,10 +158,31 @@ func (c *Config) checkAddresses(d site.Device) error {
 		switch {
 		case !a.IsValid():
 		case c.DHCP.Mode == "server" && !slices.ContainsFunc(c.DHCP.Subnets, func(s SubnetConfig) bool { return s.Network.Contains(a) }):
-			return fmt.Errorf("its address %s is in no [[dhcp.subnet]]", a)
+			return fmt.Errorf("its address %s is in no [[dhcp.subnet]]; use an address in one, or add the subnet", a)
 		case slices.Contains(c.VIP.floating(), a):
-			return fmt.Errorf("its address %s is the VIP", a)
+			return fmt.Errorf("its address %s is the VIP; use another", a)
 		}
 	}
 	return nil
+}
+
+// checkNewAddress checks that a device which is written into the registry can have its addresses, as one of the configuration file must, and as DHCP checks those
+// of the file. What a device has already it may keep: who changes something else of it is not to blame. What is no device the registry refuses.
+func (c *Config) checkNewAddress(v *site.View, own netip.Addr, value []byte) error {
+	var d site.Device
+	if json.Unmarshal(value, &d) != nil {
+		return nil
+	}
+	if was := v.Devices[d.MAC]; was.Address == d.Address && was.Address6 == d.Address6 {
+		return nil
+	}
+	if err := c.checkAddresses(d); err != nil {
+		return fmt.Errorf("device %s: %w", d.MAC, err)
+	}
+	if !c.serves4() {
+		return nil
+	}
+	return errors.Join(dhcp.CheckReservations(c.dhcpConfig(own), &site.View{
+		Boot: v.Boot, Appliances: v.Appliances, Streamers: v.Streamers, Devices: map[site.MAC]site.Device{d.MAC: d},
+	})...)
 }

@@ -47,7 +47,7 @@ func TestCaptured(t *testing.T) {
 			if p == nil {
 				t.Fatal(e.Decision)
 			}
-			wellFormed(t, q, p)
+			wellFormed(t, q, p, "198.18.0.2")
 			d := e.Decision
 			golden.Compare(t, name+".txt", d.String()+"\nclient "+string(d.Client)+", to "+destinationOf(q, p, alone().Subnets[0].Network).addr.String()+"\n"+p.Summary())
 		})

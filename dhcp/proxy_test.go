@@ -47,7 +47,7 @@ func TestProxy(t *testing.T) {
 			if p == nil {
 				return
 			}
-			wellFormed(t, c.q, p)
+			wellFormed(t, c.q, p, "198.18.0.2")
 			if !p.YourIPAddr.IsUnspecified() || p.Options.Has(dhcpv4.OptionIPAddressLeaseTime) || p.Options.Has(dhcpv4.OptionSubnetMask) {
 				t.Error("a proxy gives an address")
 			}
@@ -141,7 +141,7 @@ func FuzzProxy(f *testing.F) {
 			t.Errorf("no reason: %+v", d)
 		}
 		if p != nil {
-			wellFormed(t, q, p)
+			wellFormed(t, q, p, "198.18.0.2")
 		}
 	})
 }
