@@ -42,7 +42,7 @@ func (t *Table) Spare(now time.Time, in netip.Prefix, owners int, avoided map[ne
 			}
 		}
 		for a := range p.aside {
-			if r := t.at(a); (r == nil || r.in == nil && t.settled(r.ended)) && !avoided[a] {
+			if r := t.at(a); (r == nil && !t.held || r != nil && r.in == nil && t.settled(r.ended)) && !avoided[a] {
 				free++
 			}
 		}
@@ -51,9 +51,9 @@ func (t *Table) Spare(now time.Time, in netip.Prefix, owners int, avoided map[ne
 	return free, size
 }
 
-// never counts the addresses of a pool that nobody has had, whose ever they are, without those that are avoided.
+// never counts the addresses of a pool that nobody has had for certain, whose ever they are, without those that are avoided.
 func (t *Table) never(p *pool, avoided map[netip.Addr]bool) int {
-	if !p.fresh.IsValid() {
+	if !p.fresh.IsValid() || t.held {
 		return 0
 	}
 	rest := Pool{First: p.fresh, Last: p.Last}
