@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"everboot/site"
-
-	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
 const (
@@ -63,7 +61,7 @@ func (s *Server) answer(ctx context.Context, failed <-chan error) error {
 }
 
 // answerQueued answers a message, and some of those that wait behind it.
-func (s *Server) answerQueued(q *dhcpv4.DHCPv4) {
+func (s *Server) answerQueued(q question) {
 	s.answerOne(q)
 	for range min(len(s.queue), answersInARow) {
 		s.answerOne(<-s.queue)
@@ -80,7 +78,7 @@ func (s *Server) passTime() {
 
 // answerNow answers a message in the goroutine that received it, if nothing is before it: to wake another takes longer than the answer. It
 // never waits for the disk.
-func (s *Server) answerNow(q *dhcpv4.DHCPv4) bool {
+func (s *Server) answerNow(q question) bool {
 	if len(s.queue) > 0 || !s.turn.TryLock() {
 		return false
 	}
@@ -98,10 +96,10 @@ func (s *Server) answerNow(q *dhcpv4.DHCPv4) bool {
 	return true
 }
 
-func (s *Server) answerOne(q *dhcpv4.DHCPv4) { s.answerTo(q, 0) }
+func (s *Server) answerOne(q question) { s.answerTo(q, 0) }
 
 // answerTo answers a message for which so many addresses were found in use already.
-func (s *Server) answerTo(q *dhcpv4.DHCPv4, taken int) {
+func (s *Server) answerTo(q question, taken int) {
 	o, ok := s.handle(time.Now(), q)
 	switch {
 	case !ok:
@@ -113,12 +111,12 @@ func (s *Server) answerTo(q *dhcpv4.DHCPv4, taken int) {
 	}
 }
 
-// receive answers a message at once or queues it; nil is a datagram that is none. It never blocks. The second half of the queue is for devices of the site: a flood of
+// receive answers a message at once or queues it; one without a message is a datagram that is none. It never blocks. The second half of the queue is for devices of the site: a flood of
 // strangers does not keep them waiting for their turn in vain.
-func (s *Server) receive(q *dhcpv4.DHCPv4) {
+func (s *Server) receive(q question) {
 	reason := Malformed
 	switch {
-	case q == nil:
+	case q.DHCPv4 == nil:
 	case s.answerNow(q):
 		return
 	case len(s.queue) >= (cap(s.queue)+1)/2 && !s.knows(q):
@@ -137,7 +135,7 @@ func (s *Server) receive(q *dhcpv4.DHCPv4) {
 }
 
 // knows reports whether a message is of a device of the site, if the site has any.
-func (s *Server) knows(q *dhcpv4.DHCPv4) bool {
+func (s *Server) knows(q question) bool {
 	v := s.view()
 	if v == nil || len(v.Devices) == 0 {
 		return true

@@ -50,9 +50,9 @@ func BenchmarkExchanges(b *testing.B) {
 	for b.Loop() {
 		i := n % 20000
 		mac := site.MAC{0x52, 0x54, 0, 1, byte(i >> 8), byte(i)}
-		s.queue <- message(mac, discover)
+		s.queue <- question{DHCPv4: message(mac, discover)}
 		a := netip.AddrFrom4([4]byte{198, 18, byte(1 + i>>8), byte(i)})
-		s.queue <- message(mac, ask, serverID("198.18.0.2"), requested(a.String()))
+		s.queue <- question{DHCPv4: message(mac, ask, serverID("198.18.0.2"), requested(a.String()))}
 		n++
 	}
 	cancel()

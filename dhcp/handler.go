@@ -31,13 +31,17 @@ type Effects struct {
 // Handle decides on one message. The answer is nil where RFC 2131 wants silence. A nil view is one that knows nobody: everybody
 // gets an address from a pool, and no boot file.
 func Handle(now time.Time, view *site.View, q *dhcpv4.DHCPv4, s *State) (*dhcpv4.DHCPv4, Effects) {
+	return decide(now, view, question{DHCPv4: q}, s)
+}
+
+func decide(now time.Time, view *site.View, q question, s *State) (*dhcpv4.DHCPv4, Effects) {
 	if view == nil {
 		view = &site.View{}
 	}
 	s.look(view)
-	r, reason := read(q)
+	r, reason := read(q.DHCPv4)
 	r.device = s.deviceOf(r)
-	h := &exchange{State: s, now: now, r: r}
+	h := &exchange{State: s, now: now, r: r, alone: q.to == s.cfg.serverID() && q.to != s.cfg.ServerAddress}
 	switch {
 	case reason == Searching:
 		reason = h.introduce()
@@ -66,6 +70,7 @@ type exchange struct {
 	addr netip.Addr // given, or asked for
 	save []leases.Lease
 
+	alone bool // it was sent to the floating address: no other node heard it
 	probe netip.Addr
 	kind  dhcpv4.MessageType // of the answer; none: silence
 	reply *dhcpv4.DHCPv4

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"syscall"
 	"time"
@@ -44,7 +45,11 @@ func newListener(link string, port int) (*listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reaching the socket: %w", err)
 	}
-	ctl := raw.Control(func(fd uintptr) { l.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	ctl := raw.Control(func(fd uintptr) {
+		if err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1); err == nil {
+			l.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+		}
+	})
 	if err := cmp.Or(err, ctl); err != nil {
 		return nil, fmt.Errorf("taking the socket from the runtime: %w", err)
 	}
@@ -102,9 +107,10 @@ func (l *listener) read(in inbox) error {
 const drainMost = 256
 
 // drain reads what is there, up to drainMost, and returns how many datagrams that were.
-func (l *listener) drain(b []byte, receive func(*dhcpv4.DHCPv4)) (count int, err error) {
+func (l *listener) drain(b []byte, receive func(question)) (count int, err error) {
+	var control [64]byte
 	for count < drainMost {
-		n, err := unix.Read(l.fd, b)
+		n, size, _, _, err := unix.Recvmsg(l.fd, b, control[:], 0)
 		switch {
 		case err == nil:
 		case errors.Is(err, unix.EINTR):
@@ -119,7 +125,16 @@ func (l *listener) drain(b []byte, receive func(*dhcpv4.DHCPv4)) (count int, err
 		if err != nil {
 			q = nil
 		}
-		receive(q)
+		receive(question{q, sentTo(control[:size])})
 	}
 	return count, nil
+}
+
+// sentTo returns the address that a datagram was sent to (struct in_pktinfo in ip(7)), as the kernel says it beside it; zero: it does not.
+func sentTo(control []byte) netip.Addr {
+	h, data, _, err := unix.ParseOneSocketControlMessage(control)
+	if err != nil || h.Level != unix.IPPROTO_IP || h.Type != unix.IP_PKTINFO || len(data) < unix.SizeofInet4Pktinfo {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom4([4]byte(data[8:])) // behind the interface's index and our own address
 }

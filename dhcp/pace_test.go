@@ -15,7 +15,7 @@ func TestAMessageIsAnsweredWhereItArrives(t *testing.T) {
 		cfg := alone()
 		cfg.QueueLength = 8
 		s, w, _, _ := simulated(t, cfg)
-		s.receive(message(site.MAC{2, 0, 0, 0, 0, 1}, discover)) // nobody answers yet: it waits
+		hear(s, message(site.MAC{2, 0, 0, 0, 0, 1}, discover)) // nobody answers yet: it waits
 		if n := len(w.answers()); n != 0 {
 			t.Fatalf("%d answers before the service runs", n)
 		}
@@ -24,13 +24,13 @@ func TestAMessageIsAnsweredWhereItArrives(t *testing.T) {
 		if n := len(w.answers()); n != 1 {
 			t.Fatalf("%d answers to what waited", n)
 		}
-		s.receive(message(site.MAC{2, 0, 0, 0, 0, 2}, discover))
+		hear(s, message(site.MAC{2, 0, 0, 0, 0, 2}, discover))
 		if n := len(w.answers()); n != 2 {
 			t.Fatalf("%d answers when receive has returned, want 2", n)
 		}
 		time.Sleep(atOnceFor)
 		for i := range 3 * atOnce {
-			s.receive(message(site.MAC{2, 0, 0, 1, byte(i >> 8), byte(i)}, discover, ciaddr("0.0.0.0")))
+			hear(s, message(site.MAC{2, 0, 0, 1, byte(i >> 8), byte(i)}, discover, ciaddr("0.0.0.0")))
 		}
 		synctest.Wait()
 		st := s.Stats()

@@ -64,7 +64,7 @@ func (s *Server) hear(message []byte) {
 }
 
 // tick moves the time on towards the peers, and returns the messages that we left to a peer that has gone since.
-func (s *Server) tick() []*dhcpv4.DHCPv4 {
+func (s *Server) tick() []question {
 	if s.cfg.Tell == nil {
 		return nil
 	}
@@ -74,7 +74,7 @@ func (s *Server) tick() []*dhcpv4.DHCPv4 {
 	before, settled := s.peersWere, m.Settled()
 	messages := m.Tick(now, s.cfg.Seen)
 	after := m.Peers()
-	var again []*dhcpv4.DHCPv4
+	var again []question
 	for i, p := range after {
 		if p.State == pair.Away && before != nil && before[i].State == pair.InTouch {
 			again = s.state.asked.neglect(now, s.held.since(p.Heard.Add(-tickEvery*3)))
@@ -152,7 +152,7 @@ type held struct {
 
 type heldMessage struct {
 	at time.Time
-	q  *dhcpv4.DHCPv4
+	q  question
 }
 
 const (
@@ -161,7 +161,7 @@ const (
 	heldFor = 4 * time.Second
 )
 
-func (h *held) keep(now time.Time, reason Reason, q *dhcpv4.DHCPv4) {
+func (h *held) keep(now time.Time, reason Reason, q question) {
 	if reason != OtherNode && reason != Comparing {
 		return
 	}
@@ -170,11 +170,11 @@ func (h *held) keep(now time.Time, reason Reason, q *dhcpv4.DHCPv4) {
 }
 
 // since takes the messages that came after a time, in their order and the last of each client only.
-func (h *held) since(t time.Time) (list []*dhcpv4.DHCPv4) {
+func (h *held) since(t time.Time) (list []question) {
 	seen := make(map[string]bool)
 	for i := range maxHeld {
 		m := &h.ring[(h.next-1-i+maxHeld)%maxHeld]
-		if m.q == nil || m.at.Before(t) {
+		if m.q.DHCPv4 == nil || m.at.Before(t) {
 			break
 		}
 		if mac := string(m.q.ClientHWAddr); !seen[mac] {
@@ -188,9 +188,9 @@ func (h *held) since(t time.Time) (list []*dhcpv4.DHCPv4) {
 
 // neglect notes that nobody answered these messages, and returns those to answer now. A REQUEST of them is refused only if it comes again:
 // should its node live after all, it has been answered.
-func (a *asked) neglect(now time.Time, list []*dhcpv4.DHCPv4) (again []*dhcpv4.DHCPv4) {
+func (a *asked) neglect(now time.Time, list []question) (again []question) {
 	for _, q := range list {
-		r, reason := read(q)
+		r, reason := read(q.DHCPv4)
 		if reason != "" {
 			continue
 		}

@@ -7,8 +7,6 @@ import (
 
 	"everboot/dhcp/leases"
 	"everboot/site"
-
-	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
 // An address that nobody ever had is asked for by ARP before it is offered (RFC 2131 §2.2, §4.4.1; RFC 5227 §2.1.1): a machine may sit there whose
@@ -32,7 +30,7 @@ type prober interface {
 // probe is an offer that waits for whether somebody is at its address.
 type probe struct {
 	offer outgoing
-	asked *dhcpv4.DHCPv4
+	asked question
 	until time.Time
 	taken int // addresses that were found in use before, for the same message
 }
@@ -69,7 +67,7 @@ func (s *Server) sighted(a netip.Addr, mac site.MAC) {
 }
 
 // hold keeps an offer back until its address has been asked for. It reports whether it did.
-func (s *Server) hold(o outgoing, q *dhcpv4.DHCPv4, taken int) bool {
+func (s *Server) hold(o outgoing, q question, taken int) bool {
 	if !o.probe.IsValid() || s.prober == nil || len(s.probing) >= maxProbes {
 		return false
 	}

@@ -41,7 +41,7 @@ func TestAnAddressInUseIsNotOffered(t *testing.T) {
 		last := func() *dhcpv4.DHCPv4 { a := w.answers(); return a[len(a)-1] }
 
 		began := time.Now()
-		s.receive(message(stranger, discover))
+		hear(s, message(stranger, discover))
 		for len(w.answers()) == 0 {
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -60,14 +60,14 @@ func TestAnAddressInUseIsNotOffered(t *testing.T) {
 		}
 		// Neither what it was offered, nor a reservation, nor what came by a relay is asked for; and a machine may be at its own address.
 		asked := len(n.asked)
-		s.receive(message(stranger, discover))
-		s.receive(message(known, discover))
-		s.receive(message(site.MAC{2, 0, 0, 0, 0, 1}, discover, giaddr("198.18.7.1")))
+		hear(s, message(stranger, discover))
+		hear(s, message(known, discover))
+		hear(s, message(site.MAC{2, 0, 0, 0, 0, 1}, discover, giaddr("198.18.7.1")))
 		synctest.Wait()
 		if len(w.answers()) != 4 || len(n.asked) != asked {
 			t.Errorf("%d answers, asked %v", len(w.answers()), n.asked)
 		}
-		s.receive(message(pooled, discover))
+		hear(s, message(pooled, discover))
 		time.Sleep(time.Second)
 		if a := last().YourIPAddr.String(); a != "198.18.0.103" {
 			t.Errorf("offered %s", a)
@@ -86,7 +86,7 @@ func TestWhoAnswersForAllAddressesEmptiesNoPool(t *testing.T) {
 		}
 		s.arp = func(_ string, seen func(netip.Addr, site.MAC)) (prober, error) { n.seen = seen; return n, nil }
 		stop := run(t, s)
-		s.receive(message(stranger, discover))
+		hear(s, message(stranger, discover))
 		time.Sleep(5 * time.Second)
 		stop()
 		if len(w.answers()) != 0 || len(d.written) != maxTaken {

@@ -199,12 +199,12 @@ func (s *Proxy) serve(ctx context.Context, first bool) error {
 	send := func(p *dhcpv4.DHCPv4) error {
 		return net67.Send(p.ToBytes(), proxyDestination(p))
 	}
-	receive := func(q *dhcpv4.DHCPv4) {
-		if q == nil {
+	receive := func(q question) {
+		if q.DHCPv4 == nil {
 			s.count(Malformed)
 			return
 		}
-		put(asking{q, dhcpv4.ServerPort, send})
+		put(asking{q.DHCPv4, dhcpv4.ServerPort, send})
 	}
 	opened, err := s.listen(s.cfg, inbox{receive, func() {}})
 	if err != nil {

@@ -15,6 +15,12 @@ import (
 	"github.com/insomniacslk/dhcp/iana"
 )
 
+// question is a message and the address that it was sent to; zero: that is not known.
+type question struct {
+	*dhcpv4.DHCPv4
+	to netip.Addr
+}
+
 // request is what a message says, in the types that decisions are made with.
 type request struct {
 	msg        *dhcpv4.DHCPv4

@@ -13,8 +13,6 @@ import (
 	"everboot/dhcp/leases"
 	"everboot/dhcp/pair"
 	"everboot/site"
-
-	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
 const (
@@ -30,7 +28,7 @@ type Server struct {
 	log     *slog.Logger
 	local   netip.Prefix
 	ready   chan struct{}
-	queue   chan *dhcpv4.DHCPv4
+	queue   chan question
 	peers   chan []byte // what peers tell
 	free    chan freeing
 	recalls chan recalled
@@ -89,7 +87,7 @@ func New(cfg Config, view func() *site.View, events func(site.Event), log *slog.
 	s := &Server{
 		cfg: cfg, view: view, events: events, log: log, listen: listen, arp: listenARP,
 		sightings: make(chan sighting, 64), probing: make(map[netip.Addr]probe),
-		ready: make(chan struct{}), queue: make(chan *dhcpv4.DHCPv4, cfg.QueueLength), peers: make(chan []byte, peerQueue), free: make(chan freeing), recalls: make(chan recalled),
+		ready: make(chan struct{}), queue: make(chan question, cfg.QueueLength), peers: make(chan []byte, peerQueue), free: make(chan freeing), recalls: make(chan recalled),
 		disk: newDisk(), tellTimer: time.NewTimer(peerPace), unwritten: make(map[netip.Addr]leases.Lease),
 		state: NewState(cfg), stats: newStats(),
 	}
@@ -203,14 +201,14 @@ func (s *Server) serve(ctx context.Context) error {
 	return err
 }
 
-func (s *Server) handle(now time.Time, q *dhcpv4.DHCPv4) (outgoing, bool) {
+func (s *Server) handle(now time.Time, q question) (outgoing, bool) {
 	s.mu.Lock()
 	if len(q.ClientHWAddr) == len(site.MAC{}) && !s.limiter.allows(now, site.MAC(q.ClientHWAddr)) {
 		s.stats.Reasons[TooMany]++
 		s.mu.Unlock()
 		return outgoing{}, false
 	}
-	reply, effects := Handle(now, s.view(), q, s.state)
+	reply, effects := decide(now, s.view(), q, s.state)
 	s.stats.count(effects.Decision)
 	s.held.keep(now, effects.Decision.Reason, q)
 	s.mu.Unlock()
@@ -222,8 +220,8 @@ func (s *Server) handle(now time.Time, q *dhcpv4.DHCPv4) (outgoing, bool) {
 	}
 	o := outgoing{save: effects.Save, probe: effects.Probe}
 	if reply != nil {
-		o.payload, o.to = reply.ToBytes(), destinationOf(q, reply, s.local)
-		if ciaddr, _ := headerAddr(q.ClientIPAddr); ciaddr.IsValid() {
+		o.payload, o.to = reply.ToBytes(), destinationOf(q.DHCPv4, reply, s.local)
+		if ciaddr, _ := headerAddr(q.ClientIPAddr); ciaddr.IsValid() || q.to == s.cfg.serverID() {
 			o.to.from = s.cfg.serverID() // it asked there, and its firewall lets in nothing else
 		}
 	}

@@ -132,10 +132,13 @@ func run(t *testing.T, s *Server) (stop func()) {
 	}
 }
 
+// hear is one message that arrives.
+func hear(s *Server, q *dhcpv4.DHCPv4) { s.receive(question{DHCPv4: q}) }
+
 // arrive is what the reader of a socket does with messages that are there at once.
 func arrive(s *Server, list ...*dhcpv4.DHCPv4) {
 	for _, q := range list {
-		s.receive(q)
+		hear(s, q)
 	}
 	s.drained()
 }
@@ -153,7 +156,7 @@ func TestLeasesAreWrittenTogetherAndBeforeTheirACK(t *testing.T) {
 			arrive(s, message(mac, ask, serverID("198.18.0.2"), requested(netip.AddrFrom4([4]byte{198, 18, 0, byte(100 + i)}).String())))
 			time.Sleep(time.Millisecond)
 		}
-		s.receive(message(stranger, discover))
+		hear(s, message(stranger, discover))
 		synctest.Wait()
 		if n := len(w.answers()); n == 0 || w.answers()[n-1].MessageType() != dhcpv4.MessageTypeOffer {
 			t.Error("an offer waited for the disk")
@@ -179,7 +182,7 @@ func TestNoACKWithoutADisk(t *testing.T) {
 		s, w, d, events := simulated(t, alone())
 		d.err = errors.New("no space left on device")
 		stop := run(t, s)
-		s.receive(message(stranger, discover))
+		hear(s, message(stranger, discover))
 		arrive(s, message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.100")))
 		time.Sleep(time.Second)
 		if got := w.answers(); len(got) != 1 || got[0].MessageType() != dhcpv4.MessageTypeOffer {
@@ -260,13 +263,13 @@ func TestAFullQueueDropsAndCounts(t *testing.T) {
 	cfg.QueueLength = 6
 	s, _, _, _ := simulated(t, cfg)
 	for range 10 {
-		s.receive(message(stranger, discover))
+		hear(s, message(stranger, discover))
 	}
 	if n := s.Stats().Reasons[Overloaded]; n != 7 {
 		t.Errorf("%d of 10 messages of strangers dropped", n)
 	}
 	for range 10 {
-		s.receive(message(known, discover))
+		hear(s, message(known, discover))
 	}
 	if n := s.Stats().Reasons[Overloaded]; n != 14 {
 		t.Errorf("%d of 10 messages of a device dropped", n-7)
@@ -331,7 +334,7 @@ func TestSocketsAreOpenedAgain(t *testing.T) {
 		stop := run(t, s)
 		w.failure <- errors.New("network is down")
 		time.Sleep(5 * time.Second)
-		s.receive(message(stranger, discover))
+		hear(s, message(stranger, discover))
 		synctest.Wait()
 		if len(second.answers()) != 1 || attempts != 3 {
 			t.Errorf("%d answers after %d attempts", len(second.answers()), attempts)

@@ -33,7 +33,7 @@ func (h *exchange) isUs(server netip.Addr) bool {
 }
 
 // first reports whether the client is first ours to answer.
-func (h *exchange) first() bool { return h.pair == nil || h.pair.First(h.r.client) }
+func (h *exchange) first() bool { return h.pair == nil || h.alone || h.pair.First(h.r.client) }
 
 // neglected reports whether a client, which is first another node's, asked before and got no answer that it liked.
 func (h *exchange) neglected() bool {
@@ -67,7 +67,7 @@ func (h *exchange) whoseOffer() Reason {
 // answerable reports whether a claim to h.addr that all nodes hear is ours to answer, by what is known of the address: a client's own
 // address is for its first node to confirm, any other for its owner to grant or refuse.
 func (h *exchange) answerable() bool {
-	if h.pair == nil {
+	if h.pair == nil || h.alone {
 		return true
 	}
 	l, known := h.table.At(h.now, h.addr)

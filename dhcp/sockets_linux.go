@@ -28,8 +28,8 @@ type transport interface {
 
 // inbox takes in what arrives.
 type inbox struct {
-	receive func(*dhcpv4.DHCPv4) // each message; nil: a datagram that is none
-	drained func()               // there are no more for now
+	receive func(question) // each message; without one: a datagram that is none
+	drained func()         // there are no more for now
 }
 
 // sockets is the real transport: one socket to listen, and two to send with, which receive nothing. The listener is our own and not

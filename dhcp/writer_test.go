@@ -168,7 +168,7 @@ func TestWithoutADiskAnotherNodeAnswers(t *testing.T) {
 				go arrive(s, message(pooled, ask, ciaddr(mine.String())))
 				time.Sleep(hungAfter + 2*tickEvery)
 				offers := len(w.answers())
-				s.receive(message(stranger, discover))
+				hear(s, message(stranger, discover))
 				if n := s.Stats().Reasons[NoDisk]; n != 1 || len(w.answers()) != offers || !s.DiskFails() {
 					t.Errorf("%d decisions of that reason, %d answers, and the node says of its disk: fails %v", n, len(w.answers())-offers, s.DiskFails())
 				}
