@@ -65,10 +65,16 @@ func (s *Server) hear(message []byte) {
 
 // tick moves the time on towards the peers, and returns the messages that we left to a peer that has gone since.
 func (s *Server) tick() []question {
+	now := time.Now()
 	if s.cfg.Tell == nil {
+		if s.syncedAt.IsZero() {
+			s.syncedAt = now
+		}
+		if len(s.cfg.Peers) == 0 {
+			s.keepDue(now, now) // its first peer, which is yet to come, is none that it has not heard of for ever
+		}
 		return nil
 	}
-	now := time.Now()
 	s.mu.Lock()
 	m := s.state.pair
 	before, settled := s.peersWere, m.Settled()
@@ -87,12 +93,17 @@ func (s *Server) tick() []question {
 	s.mu.Unlock()
 	s.peersWere = after
 	s.logPeers(before, after)
+	s.keepDue(now, synced)
+	s.tell(messages)
+	return again
+}
+
+// keepDue has the disk learn until when the peers' doings are known, now and then.
+func (s *Server) keepDue(now, synced time.Time) {
 	if now.Sub(s.syncedAt) >= syncedEvery && !synced.IsZero() {
 		s.syncedAt = now
 		s.keep(outgoing{synced: synced})
 	}
-	s.tell(messages)
-	return again
 }
 
 func (s *Server) logPeers(before, after []pair.Peer) {

@@ -109,3 +109,18 @@ func TestAPeerThatWritesLives(t *testing.T) {
 		})
 	}
 }
+
+// TestWhoIsAloneKnowsAll: what its disk says of that serves it when it gets its first peer. Who has a peer without a word from it knows nothing.
+func TestWhoIsAloneKnowsAll(t *testing.T) {
+	for _, cfg := range []Config{alone(), testConfig()} {
+		synctest.Test(t, func(t *testing.T) {
+			s, _, d, _ := simulated(t, cfg)
+			stop := run(t, s)
+			time.Sleep(2 * syncedEvery)
+			stop()
+			if d.synced != (len(cfg.Peers) == 0) {
+				t.Errorf("with peers %v: %v", cfg.Peers, d.synced)
+			}
+		})
+	}
+}
