@@ -136,6 +136,8 @@ type Proxy struct {
 	mu     sync.Mutex // guards what follows
 	stats  Stats
 	takers takers
+
+	limiter limiter
 }
 
 // NewProxy returns a proxyDHCP server. Of the configuration it needs Interface and ServerAddress.
@@ -265,7 +267,21 @@ func (s *Proxy) count(r Reason) {
 	s.stats.Reasons[r]++
 }
 
+// allows counts a message against what its machine may send.
+func (s *Proxy) allows(q *dhcpv4.DHCPv4) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	allowed := len(q.ClientHWAddr) != len(site.MAC{}) || s.limiter.allows(time.Now(), site.MAC(q.ClientHWAddr))
+	if !allowed {
+		s.stats.Reasons[TooMany]++
+	}
+	return allowed
+}
+
 func (s *Proxy) handle(a asking) {
+	if !s.allows(a.q) {
+		return
+	}
 	p, d := HandleProxy(time.Now(), s.view(), a.q, a.port, s.cfg.ServerAddress)
 	s.mu.Lock()
 	s.stats.count(d)

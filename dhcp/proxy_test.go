@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"everboot/site"
@@ -142,6 +143,34 @@ func FuzzProxy(f *testing.F) {
 		}
 		if p != nil {
 			wellFormed(t, q, p, "198.18.0.2")
+		}
+	})
+}
+
+// TestAProxyAnswersAMachineSoOften: as the server does, a client that asks without an end is answered no more than perSecond times.
+func TestAProxyAnswersAMachineSoOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, err := NewProxy(Config{Interface: "lo", ServerAddress: ip("198.18.0.2")}, testView, nil, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent := 0
+		answer := func(*dhcpv4.DHCPv4) error { sent++; return nil }
+		ask := func(mac site.MAC) {
+			p.handle(asking{message(mac, discover, vendor("PXEClient:Arch:00007:UNDI:003016"), archIs(7)), dhcpv4.ServerPort, answer})
+		}
+		for range 3 * perSecond {
+			ask(known)
+		}
+		if n := p.Stats().Reasons[TooMany]; sent != perSecond || n != 2*perSecond {
+			t.Errorf("%d answers, %d dropped", sent, n)
+		}
+		if ask(pooled); sent != perSecond+1 {
+			t.Error("another machine waits for it")
+		}
+		time.Sleep(time.Second)
+		if ask(known); sent != perSecond+2 {
+			t.Error("it is not answered a second later")
 		}
 	})
 }

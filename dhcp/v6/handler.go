@@ -174,6 +174,14 @@ func (h *exchange) solicit() dhcp.Reason {
 func (h *exchange) assign() dhcp.Reason {
 	reason := dhcp.Informed // it asks for no address
 	for _, ia := range h.r.msg.Options.IANA() {
+		// A REQUEST for what another network's server advertised is told so (RFC 8415 §18.3.2); in a SOLICIT it is no more than a wish.
+		if h.r.msg.MessageType == dhcpv6.MessageTypeRequest && slices.ContainsFunc(hints(ia), h.foreign) {
+			h.refuse(ia, iana.StatusNotOnLink, dhcp.WrongNetwork.Text())
+			if reason == dhcp.Informed {
+				reason = dhcp.WrongNetwork
+			}
+			continue
+		}
 		a, why := h.addressOf(ia)
 		if reason == dhcp.Informed || a.IsValid() && !h.addr.IsValid() {
 			reason = why

@@ -184,6 +184,7 @@ func TestExchanges(t *testing.T) {
 		{"rebind of another server's", message(stranger, dhcpv6.MessageTypeRebind, iaOf("2001:db8::9:9")), "", dhcp.NoRecord},
 		{"rebind in another network", message(stranger, dhcpv6.MessageTypeRebind, iaOf("2001:db8:7::9")), "REPLY " + first + " not 2001:db8:7::9", dhcp.Pooled},
 		{"confirm", message(stranger, dhcpv6.MessageTypeConfirm, iaOf(first)), "REPLY Success", dhcp.Renewed},
+		{"request for another network's address", message(stranger, dhcpv6.MessageTypeRequest, iaOf("2001:db8:7::9"), toServer), "REPLY NotOnLink", dhcp.WrongNetwork},
 		{"confirm in another network", message(stranger, dhcpv6.MessageTypeConfirm, iaOf("2001:db8:7::9")), "REPLY NotOnLink", dhcp.WrongNetwork},
 		{"confirm of nothing", message(stranger, dhcpv6.MessageTypeConfirm, iaOf()), "", dhcp.Malformed},
 		{"release", message(stranger, dhcpv6.MessageTypeRelease, iaOf(first), toServer), "REPLY Success", dhcp.Freed},
