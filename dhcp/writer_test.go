@@ -90,7 +90,7 @@ func TestAWriteThatFailedIsTriedAgain(t *testing.T) {
 		defer run(t, s)()
 		broken := func(err error) { d.mu.Lock(); d.err = err; d.mu.Unlock() }
 		arrive(s, message(pooled, ask, serverID("198.18.0.2"), requested("198.18.0.120")))
-		time.Sleep(time.Second)
+		time.Sleep(time.Second + tickEvery/2) // at a tick somebody else may have the turn
 		broken(errors.New("no space left on device"))
 		arrive(s, message(stranger, ask, serverID("198.18.0.2"), requested("198.18.0.121")))
 		if len(acked(w.answers())) != 1 || s.Stats().CommitErrors != 1 {
