@@ -37,8 +37,8 @@ func (b *leasebook) each(ctx context.Context, nodes []netip.Addr, do func(contex
 	return failed, errors.Join(errs...)
 }
 
-// recall returns all that was written down, for a server whose disk is new.
-func (b *leasebook) recall() (list []leases.Lease) {
+// recall returns what was written down, for a server whose disk is new, and whether that is all.
+func (b *leasebook) recall() (list []leases.Lease, all bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), bookStart)
 	defer cancel()
 	nodes, read := slices.Clone(b.unread), make(map[netip.Addr]map[netip.Prefix][]leases.Lease)
@@ -67,11 +67,11 @@ func (b *leasebook) recall() (list []leases.Lease) {
 	for _, node := range nodes {
 		for _, page := range read[node] {
 			if list = append(list, page...); len(list) >= maxRecalled {
-				return list
+				return list, false
 			}
 		}
 	}
-	return list
+	return list, err == nil
 }
 
 // read returns the leases of pages, by block. A page that cannot be read is left out.

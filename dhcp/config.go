@@ -39,8 +39,8 @@ type Config struct {
 	Tell func(message []byte) `json:"-"`
 	// Seen reports whether something else than the peer channel says that a peer is alive now. It may be nil.
 	Seen func(peer netip.Addr) bool `json:"-"`
-	// Recall returns what was written down of leases elsewhere. It is asked once, if the lease file is new, and comes back within seconds. It may be nil.
-	Recall func() []leases.Lease `json:"-"`
+	// Recall returns what was written down of leases elsewhere, and whether that is all. It is asked once, if the lease file is new, and comes back within seconds. It may be nil.
+	Recall func() (list []leases.Lease, all bool) `json:"-"`
 	// Kept is called with leases that have changed, when they are on our disk. It must not block, and may be nil.
 	Kept        func([]leases.Lease) `json:"-"`
 	LeaseFile   string               // a file of this node alone

@@ -64,9 +64,13 @@ func (s *Server) recallAll(st store) error {
 	if s.cfg.Recall == nil {
 		return nil
 	}
-	list := s.cfg.Recall()
+	list, all := s.cfg.Recall()
+	now := time.Now()
 	s.mu.Lock()
-	save := s.recall(time.Now(), list)
+	save := s.recall(now, list)
+	if all && s.state.pair != nil {
+		s.state.pair.Vouch(now)
+	}
 	s.mu.Unlock()
 	if len(save) > 0 {
 		s.log.Warn("the lease file is new: DHCP goes on with what was written down elsewhere", "leases", len(save))

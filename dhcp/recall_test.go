@@ -26,9 +26,9 @@ func TestANewDiskKnowsWhatWasWrittenDown(t *testing.T) {
 	for _, asked := range []bool{true, false} {
 		cfg, calls := alone(), 0
 		cfg.LeaseFile = file
-		cfg.Recall = func() []leases.Lease {
+		cfg.Recall = func() ([]leases.Lease, bool) {
 			calls++
-			return []leases.Lease{writtenDown("198.18.0.100", 7)}
+			return []leases.Lease{writtenDown("198.18.0.100", 7)}, true
 		}
 		s, err := New(cfg, testView, nil, slog.New(slog.DiscardHandler))
 		if err != nil {

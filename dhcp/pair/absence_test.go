@@ -110,3 +110,26 @@ func TestAPeerThatComesBackBehindABrokenChannel(t *testing.T) {
 		t.Error("it answers nobody for ever")
 	}
 }
+
+// TestARegistryVouchesForANewDisk: what the peer wrote down there is as good as its word, once it would have been seen to live there, and until it is.
+func TestARegistryVouchesForANewDisk(t *testing.T) {
+	c := newCouple(t, 1)
+	c.cut = true
+	c.start(0, nil)
+	n := c.nodes[0]
+	picks := func() bool {
+		_, ok := n.table.Pick(c.now, netip.MustParsePrefix("198.18.0.0/15"), func(netip.Addr) bool { return false })
+		return ok
+	}
+	n.Vouch(c.now)
+	if c.pass(vouchAfter - time.Second); picks() {
+		t.Error("it gives addresses before the peer could be seen in the registry")
+	}
+	if c.pass(2 * time.Second); !picks() {
+		t.Error("the peer is dead, and it gives nothing")
+	}
+	n.Lives(c.now, addrs[1])
+	if c.pass(time.Second); picks() {
+		t.Error("the peer lives, and it gives addresses that the peer may have given")
+	}
+}

@@ -41,6 +41,7 @@ type peer struct {
 	longAway    bool      // since contact was lost it was gone: it may have taken our addresses for its own
 	behind      bool      // we were away for so long that it may have taken us for gone, and have not compared since
 	alive       bool      // it has shown since then that it lives
+	vouched     time.Time // from when on what was written down elsewhere makes up for what it has not told, if it does not live
 }
 
 // staleAfter is how long after its last word a peer may be taken for gone, if it gives no other sign of life.
@@ -57,9 +58,26 @@ func (m *Machine) Yields() bool {
 	return slices.ContainsFunc(m.peers, func(p *peer) bool { return p.behind && p.answers() })
 }
 
+// vouchAfter is how long somewhere else is looked for signs of a peer's life before its silence there counts: what is written down there is some
+// seconds old.
+const vouchAfter = 15 * time.Second
+
+// Vouch notes that all is known that the peers wrote down of their leases elsewhere, where also stands that they live (Lives): it makes up for a disk that is new.
+func (m *Machine) Vouch(now time.Time) {
+	for _, p := range m.peers {
+		p.vouched = now.Add(vouchAfter)
+	}
+}
+
+// held reports whether the peer may have given what we know nothing of.
+func (p *peer) held(now time.Time) bool {
+	return p.behind && (p.alive || p.vouched.IsZero() || now.Before(p.vouched))
+}
+
 // settle tells the table what may be given to whom.
-func (m *Machine) settle() {
-	m.table.Settle(m.Until(), m.Behind())
+func (m *Machine) settle(now time.Time) {
+	held := slices.ContainsFunc(m.peers, func(p *peer) bool { return p.held(now) })
+	m.table.Settle(m.Until(), held)
 	alive := slices.ContainsFunc(m.peers, func(p *peer) bool { return p.behind && p.alive })
 	if alive != m.yielded {
 		m.yielded = alive
@@ -183,7 +201,7 @@ func (m *Machine) heard(now time.Time, b beat) Result {
 			p.synced = known
 		}
 	}
-	m.settle()
+	m.settle(now)
 	return Result{}
 }
 

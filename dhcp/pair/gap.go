@@ -43,7 +43,7 @@ func (m *Machine) restart(now time.Time, salt uint64, gap time.Duration) {
 	m.outbox.seq = seq
 	clear(m.receipts)
 	for _, p := range m.peers {
-		p.told, p.ready, p.met, p.alive = false, false, false, false
+		p.told, p.ready, p.met, p.alive, p.vouched = false, false, false, false, time.Time{}
 		long := gap > m.staleAfter(p)
 		if p.state == Gone && !long {
 			continue // should it have come back meanwhile, it did not give what is ours
@@ -54,7 +54,7 @@ func (m *Machine) restart(now time.Time, salt uint64, gap time.Duration) {
 			m.table.Reown()
 		}
 	}
-	m.settle()
+	m.settle(now)
 }
 
 // wasAway reports whether a beat says that this node was away for its peer though it noticed nothing: the peer has heard beats of this run that are yet

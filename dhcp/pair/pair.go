@@ -111,7 +111,7 @@ func New(now time.Time, cfg Config, table *leases.Table) *Machine {
 		m.peers = append(m.peers, p)
 	}
 	slices.SortFunc(m.peers, func(a, b *peer) int { return a.addr.Compare(b.addr) })
-	m.settle()
+	m.settle(now)
 	return m
 }
 
@@ -136,7 +136,7 @@ func (m *Machine) Tick(now time.Time, seen func(netip.Addr) bool) [][]byte {
 	if !m.settled && m.canSettle(now) {
 		m.settled = true
 	}
-	m.settle()
+	m.settle(now)
 	m.outbox.resend(now)
 	var tell [][]byte
 	if !now.Before(m.nextBeat) {
