@@ -57,3 +57,12 @@ func BootHTTP(name string, at netip.Addr, port uint16) Check {
 	url := "http://" + net.JoinHostPort(at.String(), strconv.Itoa(int(port))) + "/" + site.FileBootstrap
 	return Check{Name: name, Interval: bootInterval, Probe: HTTP(url, isBootstrap, nil)}
 }
+
+// fileInterval is how often it is asked whether a boot file is there: that changes when a package is installed.
+const fileInterval = 30 * time.Second
+
+// BootFile returns the check of whether a boot address has a file, by HTTP. Only its word that there is none counts.
+func BootFile(name string, at netip.Addr, port uint16, file string) Check {
+	url := "http://" + net.JoinHostPort(at.String(), strconv.Itoa(int(port))) + "/" + file
+	return Check{Name: name, Interval: fileInterval, Probe: isMissing(url)}
+}

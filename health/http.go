@@ -29,6 +29,26 @@ func HTTP(url string, verify Verify, dial Dial) func(context.Context) error {
 	}
 }
 
+// isMissing returns a probe that fails when a server says that it has no such file. Whether it answers at all is another probe's matter.
+func isMissing(url string) func(context.Context) error {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	return func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return nil
+		}
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusNotFound {
+			return fmt.Errorf("there is no %s", url)
+		}
+		return nil
+	}
+}
+
 func get(ctx context.Context, client *http.Client, url string, verify Verify) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

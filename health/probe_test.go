@@ -116,6 +116,30 @@ func TestTFTPProbeOfHostileServers(t *testing.T) {
 	}
 }
 
+// TestABootFileIsMissedByWordOnly: a server that has no such file, and not one that says nothing or something else.
+func TestABootFileIsMissedByWordOnly(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method != http.MethodHead:
+			t.Errorf("%s: the file is loaded", r.Method)
+		case r.URL.Path == "/none":
+			http.NotFound(w, r)
+		case r.URL.Path == "/busy":
+			http.Error(w, "busy", http.StatusServiceUnavailable)
+		}
+	}))
+	at := netip.MustParseAddrPort(server.Listener.Addr().String())
+	for file, missing := range map[string]bool{"there": false, "busy": false, "none": true} {
+		if err := health.BootFile("x", at.Addr(), at.Port(), file).Probe(t.Context()); (err != nil) != missing {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+	server.Close()
+	if err := health.BootFile("x", at.Addr(), at.Port(), "none").Probe(t.Context()); err != nil {
+		t.Errorf("nobody answers: %v", err)
+	}
+}
+
 // TestTFTPProbeEnds: nobody answers, so that the probe must end by itself and leave nothing behind.
 func TestTFTPProbeEnds(t *testing.T) {
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})

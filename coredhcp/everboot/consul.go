@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,8 +17,9 @@ import (
 
 // The names of the probes of the boot address; those of streamers are health.StreamerPrefix and the name.
 const (
-	checkTFTP = "boot/tftp"
-	checkHTTP = "boot/http"
+	checkTFTP  = "boot/tftp"
+	checkHTTP  = "boot/http"
+	filePrefix = "file/" // and the name of one that firmware loads
 )
 
 // follower makes views of what Consul says of a site and of what it probes itself.
@@ -85,8 +88,19 @@ func (f *follower) probed(name string, c site.Check) {
 		f.seen.Boot.TFTP = c
 	case name == checkHTTP:
 		f.seen.Boot.HTTP = c
+	default:
+		f.has(strings.TrimPrefix(name, filePrefix), c.Health != site.Down)
 	}
 	f.rebuild()
+}
+
+// has notes whether the boot address has a file that firmware loads.
+func (f *follower) has(file string, there bool) {
+	lacks := slices.DeleteFunc(slices.Clone(f.seen.Boot.Lacks), func(s string) bool { return s == file })
+	if !there {
+		lacks = append(lacks, file)
+	}
+	f.seen.Boot.Lacks = lacks
 }
 
 func (f *follower) rebuild() {
@@ -96,6 +110,9 @@ func (f *follower) rebuild() {
 // probe tells the runner whom to probe now.
 func (f *follower) probe() {
 	checks := []health.Check{health.BootTFTP(checkTFTP, f.cfg.boot, 69), health.BootHTTP(checkHTTP, f.cfg.boot, 80)}
+	for _, file := range site.FirmwareFiles() {
+		checks = append(checks, health.BootFile(filePrefix+file, f.cfg.boot, 80, file))
+	}
 	node, _ := os.Hostname() // it stands in the probe's initiator name alone
 	v := f.view.Load()
 	for _, s := range v.SortedStreamers() {

@@ -164,6 +164,9 @@ func TestWhatConsulAndProbesSay(t *testing.T) {
 		want  site.Reason
 	}{
 		{checkTFTP, up, site.NoHealthyStreamer}, {checkHTTP, up, site.NoHealthyStreamer}, {"streamer/s1", up, site.Offered},
+		{filePrefix + site.FileARM64, site.Check{Health: site.Down}, site.Offered},
+		{filePrefix + site.FileX64, site.Check{Health: site.Down}, site.NoBootFile},
+		{filePrefix + site.FileX64, up, site.Offered},
 		{checkTFTP, site.Check{Health: site.Down}, site.TFTPDown},
 	} {
 		f.probed(step.check, step.c)
