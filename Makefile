@@ -83,9 +83,13 @@ unit: ## the rings that need neither root nor packages, with the race detector
 	go test -race ./...
 
 .PHONY: test
+# What waits more than it works: two of these run at a time.
+PATIENT := ./site/... ./vip/...
+
 test: deps build lint consul vdisk ## everything: lint, unit rings, lab, machines (RACE=1: the lab's too under the race detector)
 	go test -race ./...
-	EVERBOOT_LAB=1 go test -count=1 -p 1 -timeout 25m $(if $(RACE),-race) ./...
+	EVERBOOT_LAB=1 go test -count=1 -p 2 -timeout 10m $(if $(RACE),-race) $(PATIENT)
+	EVERBOOT_LAB=1 go test -count=1 -p 1 -timeout 25m $(if $(RACE),-race) $$(go list ./... | grep -v $(PATIENT:./%/...=-e '^everboot/%\(/\|$$\)'))
 
 .PHONY: demo
 demo: deps build vdisk ## play the main job: boot a real Debian, kill its streamer, then its appliance (KEEP=1 leaves it running)
