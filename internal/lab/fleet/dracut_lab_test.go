@@ -64,8 +64,10 @@ func TestDracut(t *testing.T) {
 	start(t, f, "a", "b", "s1", "s2")
 	target := boot(t, f, 1, lab.BIOS)
 	must(t, target.AwaitMultiuser(bootTime))
+	_, err := target.Expect(`root@target:~# `, bootTime) // getty throws away what was typed before
+	must(t, err)
 	must(t, target.Send("touch /root/written && echo WRITA''BLE\r"))
-	_, err := target.Expect(`WRITABLE\r?\n`, bootTime)
+	_, err = target.Expect(`WRITABLE\r?\n`, bootTime)
 	must(t, err)
 	owner, err := f.Owner()
 	must(t, err)
