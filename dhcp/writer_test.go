@@ -49,37 +49,39 @@ func TestWhoReadsWrites(t *testing.T) {
 // TestRecordsReachTheDiskInTheirOrder: clients that come and an operator who frees their addresses are written by two goroutines. The last record of an address
 // is what counts after a restart.
 func TestRecordsReachTheDiskInTheirOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, w, d, _ := simulated(t, alone())
-		d.delay = 700 * time.Microsecond
-		stop := run(t, s)
-		addr := ip("198.18.0.120")
-		const rounds = 300
-		for i := range rounds {
-			arrive(s, message(stranger, ask, serverID("198.18.0.2"), requested(addr.String())))
-			freed := make(chan error)
-			go func() { freed <- s.Release(t.Context(), addr) }()
-			time.Sleep(time.Duration(i%7) * 150 * time.Microsecond)
-			arrive(s, message(pooled, ask, serverID("198.18.0.2"), requested("198.18.0.121")))
-			if err := <-freed; err != nil {
-				t.Fatal(err)
+	for name, delay := range map[string]time.Duration{"who reads writes": 700 * time.Microsecond, "the disk is slow": 2 * slowWrite} {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { recordsInOrder(t, delay) }) })
+	}
+}
+
+func recordsInOrder(t *testing.T, delay time.Duration) {
+	s, w, d, _ := simulated(t, alone())
+	d.delay = delay
+	stop := run(t, s)
+	addr := ip("198.18.0.120")
+	const rounds = 300
+	for i := range rounds {
+		arrive(s, message(pooled, ask, serverID("198.18.0.2"), requested("198.18.0.121")))
+		time.Sleep(time.Duration(i%7) * 150 * time.Microsecond) // a slow disk is busy with that, and what follows is one write
+		arrive(s, message(stranger, ask, serverID("198.18.0.2"), requested(addr.String())))
+		if err := s.Release(t.Context(), addr); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second) // no client is heard more often than a limit says
+	}
+	stop()
+	last := make(map[netip.Addr]leases.Lease)
+	for _, batch := range d.writes {
+		for _, l := range batch {
+			if before, ok := last[l.Address]; ok && l.Version < before.Version {
+				t.Fatalf("%s: version %d was written after version %d", l.Address, l.Version, before.Version)
 			}
-			time.Sleep(time.Second) // no client is heard more often than a limit says
+			last[l.Address] = l
 		}
-		stop()
-		last := make(map[netip.Addr]leases.Lease)
-		for _, batch := range d.writes {
-			for _, l := range batch {
-				if before, ok := last[l.Address]; ok && l.Version < before.Version {
-					t.Fatalf("%s: version %d was written after version %d", l.Address, l.Version, before.Version)
-				}
-				last[l.Address] = l
-			}
-		}
-		if last[addr].State != leases.Released || d.twice || d.early || len(acked(w.answers())) != 2*rounds {
-			t.Errorf("on disk %s, two writers at once %v, an ACK before its write %v, %d ACKs", last[addr].State, d.twice, d.early, len(acked(w.answers())))
-		}
-	})
+	}
+	if last[addr].State != leases.Released || d.twice || d.early || len(acked(w.answers())) != 2*rounds {
+		t.Errorf("on disk %s, two writers at once %v, an ACK before its write %v, %d ACKs", last[addr].State, d.twice, d.early, len(acked(w.answers())))
+	}
 }
 
 // TestAWriteThatFailedIsTriedAgain: also when the reader of the socket wrote, and no client comes any more.
